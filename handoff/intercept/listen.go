@@ -1,0 +1,143 @@
+package intercept
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// listen answers listen(fd, backlog).
+func (s *Server) listen(n Notification, th thread, fd, backlog int) {
+	dup, err := th.getfd(fd)
+	if err != nil {
+		s.unseen(n, th, err)
+		return
+	}
+	keepDup := false
+	defer func() {
+		if !keepDup {
+			_ = unix.Close(dup)
+		}
+	}()
+	if !s.conn.Valid(n.ID) {
+		return
+	}
+	sock, err := inspect(dup)
+	if err != nil {
+		_ = s.conn.Continue(n.ID)
+		return
+	}
+	call := Call{TID: n.TID, FD: fd, Socket: dup, Cookie: sock.cookie, Inode: sock.inode, Proto: sock.proto, Backlog: backlog}
+	if b, ok := s.bound[sock.cookie]; ok && s.hasAddress(dup, b.Key) {
+		call.Key, call.Bound, call.Lent = b.Key, true, b.Lent
+	}
+	// Not bound, or by ways that we do not see (port 0, io_uring, inherited): not
+	// ours. One that listens already was handed over by another protocol, perhaps.
+	if !call.Bound && !listening(dup) {
+		_ = s.conn.Continue(n.ID)
+		return
+	}
+	if sock.domain == unix.AF_UNIX {
+		// Whoever calls listen(2) is what SO_PEERCRED tells the clients; so the
+		// child has to. We look afterwards whether it succeeded.
+		_ = s.conn.Continue(n.ID)
+		s.later(call)
+		keepDup = true
+		return
+	}
+	// On our duplicate: it is the same socket, the errno is known, and nothing
+	// can happen between success and our keeping it. The sum is done in the kernel:
+	// it reads a negative backlog as the largest.
+	if backlog >= 0 {
+		backlog = max(backlog, s.opts.Backlog)
+	}
+	if err := unix.Listen(dup, backlog); err != nil {
+		errno, ok := err.(unix.Errno)
+		if !ok {
+			errno = unix.EINVAL
+		}
+		s.holder.Event(Event{Kind: BindFailed, TID: n.TID, Key: call.Key, Err: errno})
+		_ = s.conn.Reply(n.ID, 0, errno)
+		return
+	}
+	s.offer(&call)
+	_ = s.conn.Reply(n.ID, 0, 0)
+}
+
+// hasAddress tells whether the socket really has the address that its bind
+// asked for: a bind that the kernel carried out may have failed, or read
+// another address than we did.
+func (s *Server) hasAddress(fd int, key Key) bool {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return false
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return key.Family == unix.AF_INET && sa.Addr == key.Addr.Addr().As4() && sa.Port == int(key.Addr.Port())
+	case *unix.SockaddrInet6:
+		return key.Family == unix.AF_INET6 && sa.Addr == key.Addr.Addr().As16() && sa.Port == int(key.Addr.Port())
+	case *unix.SockaddrUnix:
+		// The name is as the child wrote it, perhaps relative; the key's is absolute.
+		return key.Family == unix.AF_UNIX && sa.Name != "" && (sa.Name[0] == '@') == key.Abstract()
+	}
+	return false
+}
+
+// lateListen is a listen(2) that the kernel carries out now.
+type lateListen struct {
+	call  Call // owns call.Socket
+	tries int
+}
+
+// A listen that the kernel carries out is done within microseconds, unless the
+// child is stopped or starved. After the last of these we give up.
+func lateDelay(tries int) (time.Duration, bool) {
+	delays := [...]time.Duration{200 * time.Microsecond, time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, time.Second, 5 * time.Second}
+	if tries >= len(delays) {
+		return 0, false
+	}
+	return delays[tries], true
+}
+
+func (s *Server) later(call Call) {
+	s.late = append(s.late, lateListen{call: call})
+	s.armTimer()
+}
+
+// lookLate offers the listeners that have begun to listen since.
+func (s *Server) lookLate() {
+	if len(s.late) == 0 {
+		return
+	}
+	var expired [8]byte
+	_, _ = unix.Read(s.timer, expired[:])
+	waiting := s.late
+	s.late = nil
+	for _, l := range waiting {
+		if listening(l.call.Socket) {
+			s.offer(&l.call)
+			_ = unix.Close(l.call.Socket)
+			continue
+		}
+		l.tries++
+		if _, more := lateDelay(l.tries); !more {
+			_ = unix.Close(l.call.Socket)
+			continue
+		}
+		s.late = append(s.late, l)
+	}
+	s.armTimer()
+}
+
+// armTimer sets the timer for the earliest look, or off.
+func (s *Server) armTimer() {
+	var next time.Duration
+	for _, l := range s.late {
+		if d, ok := lateDelay(l.tries); ok && (next == 0 || d < next) {
+			next = d
+		}
+	}
+	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(next))}
+	_ = unix.TimerfdSettime(s.timer, 0, &spec, nil)
+}
