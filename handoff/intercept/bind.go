@@ -67,6 +67,9 @@ func (s *Server) bind(n Notification, th thread, fd int, addr, size uint64) {
 		if err != nil {
 			s.unheld(th, call.Key, err)
 		}
+		if err == nil && !may {
+			s.holder.Event(Event{Kind: BindFailed, TID: n.TID, Key: call.Key, Err: unix.EACCES})
+		}
 		if err != nil || !may {
 			_ = s.conn.Continue(n.ID) // EACCES, as it would be without us
 			return

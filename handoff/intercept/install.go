@@ -37,14 +37,19 @@ func Install(opts Options) (notifyFD int, err error) {
 	return fd, err
 }
 
-// install also tells whether no-new-privs had to be set.
-func install(opts Options) (fd int, nnp bool, err error) {
+// installed says how a filter was installed.
+type installed struct {
+	nnp          bool // no-new-privs had to be set
+	waitKillable bool
+}
+
+func install(opts Options) (fd int, how installed, err error) {
 	if unix.Gettid() == unix.Getpid() {
-		return -1, false, fmt.Errorf("cannot install the filter: on the main thread, which never ends: %w", ErrUnsupported)
+		return -1, how, fmt.Errorf("cannot install the filter: on the main thread, which never ends: %w", ErrUnsupported)
 	}
 	prog := Program(runtime.GOARCH, opts)
 	if prog == nil {
-		return -1, false, fmt.Errorf("cannot install the filter: machine %s: %w", runtime.GOARCH, ErrUnsupported)
+		return -1, how, fmt.Errorf("cannot install the filter: machine %s: %w", runtime.GOARCH, ErrUnsupported)
 	}
 
 	// WAIT_KILLABLE_RECV (5.19): once we have received a call, a signal does not
@@ -58,17 +63,18 @@ func install(opts Options) (fd int, nnp bool, err error) {
 		switch {
 		case errno == 0:
 			unix.CloseOnExec(fd)
-			syncWakeUp(fd)
-			return fd, nnp, nil
-		case errno == unix.EACCES && !nnp:
+			_ = syncWakeUp(fd)
+			how.waitKillable = flags&unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV != 0
+			return fd, how, nil
+		case errno == unix.EACCES && !how.nnp:
 			if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-				return -1, nnp, fmt.Errorf("cannot set no-new-privs: %w (%w)", ErrNotPermitted, err)
+				return -1, how, fmt.Errorf("cannot set no-new-privs: %w (%w)", ErrNotPermitted, err)
 			}
-			nnp = true
+			how.nnp = true
 		case errno == unix.EINVAL && flags&unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV != 0:
 			flags &^= unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 		default:
-			return -1, nnp, installError(errno)
+			return -1, how, installError(errno)
 		}
 	}
 }
@@ -99,8 +105,12 @@ func installError(errno unix.Errno) error {
 // syncWakeUp makes the kernel hand the cpu over from caller to supervisor and
 // back (6.6), which makes a trapped call some five times cheaper. The flag is
 // the argument itself. Older kernels refuse it; nothing is lost but time.
-func syncWakeUp(fd int) {
-	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+func syncWakeUp(fd int) error {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // Thread runs f on an OS thread of its own that ends when f returns, and

@@ -28,7 +28,7 @@ func (s *Server) listen(n Notification, th thread, fd, backlog int) {
 		return
 	}
 	call := Call{TID: n.TID, FD: fd, Socket: dup, Cookie: sock.cookie, Inode: sock.inode, Proto: sock.proto, Backlog: backlog}
-	if b, ok := s.bound[sock.cookie]; ok && s.hasAddress(dup, b.Key) {
+	if b, ok := s.bound[sock.cookie]; ok && (b.Lent || s.hasAddress(dup, b.Key)) {
 		call.Key, call.Bound, call.Lent = b.Key, true, b.Lent
 	}
 	// Not bound, or by ways that we do not see (port 0, io_uring, inherited): not
@@ -88,6 +88,7 @@ func (s *Server) hasAddress(fd int, key Key) bool {
 type lateListen struct {
 	call  Call // owns call.Socket
 	tries int
+	due   time.Time // of the next look
 }
 
 // A listen that the kernel carries out is done within microseconds, unless the
@@ -101,7 +102,8 @@ func lateDelay(tries int) (time.Duration, bool) {
 }
 
 func (s *Server) later(call Call) {
-	s.late = append(s.late, lateListen{call: call})
+	delay, _ := lateDelay(0)
+	s.late = append(s.late, lateListen{call: call, due: time.Now().Add(delay)})
 	s.armTimer()
 }
 
@@ -114,16 +116,21 @@ func (s *Server) lookLate() {
 	_, _ = unix.Read(s.timer, expired[:])
 	waiting := s.late
 	s.late = nil
+	now := time.Now()
 	for _, l := range waiting {
 		if listening(l.call.Socket) {
 			s.offer(&l.call)
 			_ = unix.Close(l.call.Socket)
 			continue
 		}
-		l.tries++
-		if _, more := lateDelay(l.tries); !more {
-			_ = unix.Close(l.call.Socket)
-			continue
+		if !now.Before(l.due) {
+			l.tries++
+			delay, more := lateDelay(l.tries)
+			if !more {
+				_ = unix.Close(l.call.Socket)
+				continue
+			}
+			l.due = now.Add(delay)
 		}
 		s.late = append(s.late, l)
 	}
@@ -132,12 +139,15 @@ func (s *Server) lookLate() {
 
 // armTimer sets the timer for the earliest look, or off.
 func (s *Server) armTimer() {
-	var next time.Duration
-	for _, l := range s.late {
-		if d, ok := lateDelay(l.tries); ok && (next == 0 || d < next) {
-			next = d
+	var spec unix.ItimerSpec // zero is off
+	if len(s.late) > 0 {
+		next := s.late[0].due
+		for _, l := range s.late {
+			if l.due.Before(next) {
+				next = l.due
+			}
 		}
+		spec.Value = unix.NsecToTimespec(int64(max(time.Until(next), time.Microsecond)))
 	}
-	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(next))}
 	_ = unix.TimerfdSettime(s.timer, 0, &spec, nil)
 }

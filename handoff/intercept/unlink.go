@@ -1,10 +1,6 @@
 package intercept
 
-import (
-	"errors"
-
-	"golang.org/x/sys/unix"
-)
+import "errors"
 
 // unlink answers unlink(path) and unlinkat(dirfd, path).
 func (s *Server) unlink(n Notification, th thread, dirfd int, addr uint64) {
