@@ -28,7 +28,7 @@ func (s *Server) listen(n Notification, th thread, fd, backlog int) {
 		return
 	}
 	call := Call{TID: n.TID, FD: fd, Socket: dup, Cookie: sock.cookie, Inode: sock.inode, Proto: sock.proto, Backlog: backlog}
-	if b, ok := s.bound[sock.cookie]; ok && (b.Lent || s.hasAddress(dup, b.Key)) {
+	if b, ok := s.bound[sock.cookie]; ok && (b.Lent || hasAddress(dup, b.Key)) {
 		call.Key, call.Bound, call.Lent = b.Key, true, b.Lent
 	}
 	// Not bound, or by ways that we do not see (port 0, io_uring, inherited): not
@@ -67,21 +67,16 @@ func (s *Server) listen(n Notification, th thread, fd, backlog int) {
 // hasAddress tells whether the socket really has the address that its bind
 // asked for: a bind that the kernel carried out may have failed, or read
 // another address than we did.
-func (s *Server) hasAddress(fd int, key Key) bool {
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
+func hasAddress(fd int, key Key) bool {
+	sa, ok := name(fd)
+	if !ok || sa.family != key.Family {
 		return false
 	}
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return key.Family == unix.AF_INET && sa.Addr == key.Addr.Addr().As4() && sa.Port == int(key.Addr.Port())
-	case *unix.SockaddrInet6:
-		return key.Family == unix.AF_INET6 && sa.Addr == key.Addr.Addr().As16() && sa.Port == int(key.Addr.Port())
-	case *unix.SockaddrUnix:
-		// The name is as the child wrote it, perhaps relative; the key's is absolute.
-		return key.Family == unix.AF_UNIX && sa.Name != "" && (sa.Name[0] == '@') == key.Abstract()
+	if sa.family != unix.AF_UNIX {
+		return sa.addr == key.Addr
 	}
-	return false
+	// A path is as the child wrote it, perhaps relative; the key's is absolute.
+	return sa.abstract() == key.Abstract() && (!sa.abstract() || sa.path == key.Path)
 }
 
 // lateListen is a listen(2) that the kernel carries out now.

@@ -105,21 +105,22 @@ func listening(fd int) bool {
 	return err == nil && v != 0
 }
 
+// name is the address of the socket; ok is false if it has none, or only half
+// of one. (unix.Getsockname calls a unix socket without a name "@".)
+func name(fd int) (sa sockaddr, ok bool) {
+	b := make([]byte, maxSockaddr)
+	n := uint32(len(b))
+	_, _, errno := unix.Syscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(unsafe.Pointer(&n)))
+	if errno != 0 || int(n) > len(b) {
+		return sockaddr{}, false
+	}
+	return parseSockaddr(b[:n])
+}
+
 // bound tells whether the socket has an address.
 func bound(fd int) bool {
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
-		return false
-	}
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return sa.Port != 0
-	case *unix.SockaddrInet6:
-		return sa.Port != 0
-	case *unix.SockaddrUnix:
-		return sa.Name != ""
-	}
-	return false
+	_, ok := name(fd)
+	return ok
 }
 
 // bindRaw does bind(2) with an address as the child wrote it.
