@@ -15,6 +15,9 @@ type option struct {
 	name             string
 }
 
+// maxOption is the largest size of a value below.
+const maxOption = 16
+
 // Options that a listener hands to what it accepts, or that change how it
 // listens, from socket(7), ip(7), ipv6(7), tcp(7), udp(7), unix(7). Left out:
 // SO_REUSEADDR and SO_REUSEPORT, which belong to whoever holds the listener;
@@ -117,12 +120,13 @@ func CopyOptions(dst, src int) error {
 		return fmt.Errorf("cannot inspect a socket: %w", err)
 	}
 	var failed error
+	var wantBuf, haveBuf [maxOption]byte
 	for _, o := range optionsOf(domain, typ) {
-		want, err := getsockoptBytes(src, o.level, o.opt, o.size)
+		want, err := getsockoptInto(src, o.level, o.opt, wantBuf[:o.size])
 		if err != nil || len(want) == 0 {
 			continue
 		}
-		have, err := getsockoptBytes(dst, o.level, o.opt, o.size)
+		have, err := getsockoptInto(dst, o.level, o.opt, haveBuf[:o.size])
 		if err != nil || bytes.Equal(have, want) {
 			continue
 		}

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
 
@@ -1172,7 +1172,8 @@ func TestNoIOUring(t *testing.T) {
 }
 
 func TestProbe(t *testing.T) {
-	before, threads := openFDs(t), runtime.NumGoroutine()
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	before := openFDs(t)
 	r := Probe()
 	t.Logf("%+v", r)
 	if os.Getuid() == 0 && !r.OK() {
@@ -1181,13 +1182,11 @@ func TestProbe(t *testing.T) {
 	if after := openFDs(t); after != before {
 		t.Errorf("fds before:\n%safter:\n%s", before, after)
 	}
-	if n := runtime.NumGoroutine(); n > threads {
-		t.Errorf("%d goroutines, before %d", n, threads)
-	}
 }
 
 // TestClose: Run ends, and nothing is left.
 func TestClose(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	before := openFDs(t)
 	fds := make(chan int)
 	stop := make(chan bool)

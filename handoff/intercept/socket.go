@@ -80,9 +80,14 @@ func getsockopt64(fd, opt int) (uint64, error) {
 }
 
 func getsockoptBytes(fd, level, opt, size int) ([]byte, error) {
-	b := make([]byte, size)
-	n := uint32(size)
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(opt),
+	return getsockoptInto(fd, level, opt, make([]byte, size))
+}
+
+// getsockoptInto does not tell the Go scheduler that it enters the kernel: it
+// never waits there, and a swap does some hundred of these.
+func getsockoptInto(fd, level, opt int, b []byte) ([]byte, error) {
+	n := uint32(len(b))
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(opt),
 		uintptr(unsafe.Pointer(&b[0])), uintptr(unsafe.Pointer(&n)), 0)
 	if errno != 0 {
 		return nil, errno

@@ -265,11 +265,15 @@ func (t thread) table(fd int, inode uint64) (fdTable, error) {
 			epolls = append(epolls, number)
 		}
 	})
+	registered := []byte("ino:" + strconv.FormatUint(inode, 16) + " ")
 	for _, ep := range epolls {
 		b, readErr := readFile(t.proc("fdinfo/" + strconv.Itoa(ep)))
 		if readErr != nil {
 			err = errors.Join(err, readErr)
 			continue
+		}
+		if !bytes.Contains(b, registered) {
+			continue // nearly always; parsing costs more than all the rest
 		}
 		for _, w := range parseWatches(b) {
 			if w.inode == inode {

@@ -1,0 +1,128 @@
+package intercept
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// benchBind times socket+bind+close with bind alone on the clock, and reports
+// the median, which is what the promise is about.
+func benchBind(b *testing.B, port uint16, filtered bool, holder Holder) {
+	loop := func() error {
+		times := make([]time.Duration, 0, b.N)
+		for b.Loop() {
+			s, err := newSock(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC)
+			if err != nil {
+				return err
+			}
+			begin := time.Now()
+			err = s.bind("127.0.0.1", port)
+			times = append(times, time.Since(begin))
+			s.close()
+			if err != nil {
+				return err
+			}
+		}
+		slices.Sort(times)
+		b.ReportMetric(float64(times[len(times)/2].Nanoseconds())/1e3, "p50-µs")
+		b.ReportMetric(float64(times[len(times)*99/100].Nanoseconds())/1e3, "p99-µs")
+		return nil
+	}
+	if !filtered {
+		if err := loop(); err != nil {
+			b.Fatal(err)
+		}
+		return
+	}
+	underFilter(b, holder, Options{}, ServerOptions{}, func(*Server) error { return loop() })
+}
+
+// lending answers every bind with one listener.
+type lending struct {
+	fd  int
+	own bool
+}
+
+func (l lending) Bind(*Call) Decision {
+	d := Lend(l.fd)
+	d.Own = l.own
+	return d
+}
+func (lending) Listen(*Call) bool    { return false }
+func (lending) Unlink(*Removal) bool { return false }
+func (lending) Event(Event)          {}
+
+// go test -bench Bind ./handoff/intercept
+func BenchmarkBind(b *testing.B) {
+	held, err := serve(unix.AF_INET, "127.0.0.1", 0, 5)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer held.close()
+	h := lending{fd: held.fd}
+	b.Run("plain", func(b *testing.B) { benchBind(b, freePort(b), false, nil) })
+	b.Run("port 0", func(b *testing.B) { benchBind(b, 0, true, h) })
+	b.Run("passed", func(b *testing.B) { benchBind(b, freePort(b), true, passing{self(newHolder(b), 1)}) })
+	b.Run("swapped", func(b *testing.B) { benchBind(b, freePort(b), true, h) })
+	h.own = true
+	b.Run("swapped with options", func(b *testing.B) { benchBind(b, freePort(b), true, h) })
+}
+
+func BenchmarkListen(b *testing.B) {
+	port := freePort(b)
+	holder := passing{self(newHolder(b), 1)}
+	underFilter(b, holder, Options{}, ServerOptions{}, func(*Server) error {
+		s, err := serve(unix.AF_INET, "127.0.0.1", port, 5)
+		defer s.close()
+		for b.Loop() && err == nil {
+			err = unix.Listen(s.fd, 5)
+		}
+		return err
+	})
+}
+
+// BenchmarkSpawn starts /bin/true and waits for it, with and without a filter.
+func BenchmarkSpawn(b *testing.B) {
+	attr := &os.ProcAttr{Files: []*os.File{nil, nil, nil}}
+	start := func() error {
+		p, err := os.StartProcess("/bin/true", []string{"true"}, attr)
+		if err != nil {
+			return err
+		}
+		_, err = p.Wait()
+		return err
+	}
+	b.Run("plain", func(b *testing.B) {
+		for b.Loop() {
+			if err := start(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("thread", func(b *testing.B) {
+		for b.Loop() {
+			if err := Thread(start); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("filtered", func(b *testing.B) {
+		for b.Loop() {
+			err := Thread(func() error {
+				fd, err := Install(Options{})
+				if err != nil {
+					return err
+				}
+				return errors.Join(start(), unix.Close(fd))
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
