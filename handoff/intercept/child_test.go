@@ -52,6 +52,12 @@ func (l *lockedBuilder) String() string {
 // start starts a generation of h. What it leaves is killed with the test.
 func start(t testing.TB, h *memHolder, number int, opts Options, sopts ServerOptions, cmd *exec.Cmd) *generation {
 	t.Helper()
+	return startWith(t, h, number, opts, sopts, cmd, func(g *genHolder) Holder { return g })
+}
+
+// startWith does it with another holder around the generation's.
+func startWith(t testing.TB, h *memHolder, number int, opts Options, sopts ServerOptions, cmd *exec.Cmd, wrap func(*genHolder) Holder) *generation {
+	t.Helper()
 	g := &generation{t: t, cmd: cmd, exited: make(chan struct{}), empty: make(chan struct{})}
 	g.marker = fmt.Sprintf("INTERCEPT_GEN=%s/%d/%d", t.Name(), number, time.Now().UnixNano())
 	g.holder = h.generation(number, func(inode uint64) (bool, error) { return Holds(g.pids(), inode) })
@@ -65,10 +71,13 @@ func start(t testing.TB, h *memHolder, number int, opts Options, sopts ServerOpt
 	}
 	cmd.SysProcAttr.Setpgid = true
 	cmd.WaitDelay = 50 * time.Millisecond // a daemon keeps our pipes open
-	out, err := cmd.StdoutPipe()
+	out, w, err := os.Pipe() // Wait would close a StdoutPipe before it is read
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = w.Close() }()
+	t.Cleanup(func() { _ = out.Close() })
+	cmd.Stdout = w
 	g.out = bufio.NewReader(out)
 	if g.in, err = cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
@@ -90,7 +99,7 @@ func start(t testing.TB, h *memHolder, number int, opts Options, sopts ServerOpt
 	if err != nil {
 		t.Fatal(err)
 	}
-	if g.srv, err = NewServer(fd, sopts, g.holder); err != nil {
+	if g.srv, err = NewServer(fd, sopts, wrap(g.holder)); err != nil {
 		t.Fatal(err)
 	}
 	go func() {

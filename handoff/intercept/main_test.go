@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 )
@@ -10,7 +11,14 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv("INTERCEPT_ROLE"); role != "" {
 		os.Exit(play(role))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	builds.Range(func(_, f any) bool {
+		if b := f.(func() built)(); b.path != "" {
+			_ = os.RemoveAll(filepath.Dir(b.path))
+		}
+		return true
+	})
+	os.Exit(code)
 }
 
 // ports that freePort gave out, so that two tests do not get the same one.

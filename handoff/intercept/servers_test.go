@@ -112,6 +112,7 @@ type server struct {
 	redis bool
 	socks int  // listeners of one generation; 1 if 0
 	unix  bool // on DIR/x.sock
+	both  bool // with one listener for all generations as well as with lanes
 }
 
 func writeFile(t *testing.T, path, text string) {
@@ -121,29 +122,31 @@ func writeFile(t *testing.T, path, text string) {
 	}
 }
 
-// build builds testdata/server once for goarch.
+type built struct {
+	path string
+	err  error
+}
+
+// builds has what build built, by GOARCH.
 var builds sync.Map
 
+// build builds testdata/server once for goarch. TestMain removes it.
 func build(t *testing.T, goarch string) string {
 	t.Helper()
-	type result struct {
-		path string
-		err  error
-	}
-	f, _ := builds.LoadOrStore(goarch, sync.OnceValue(func() result {
+	f, _ := builds.LoadOrStore(goarch, sync.OnceValue(func() built {
 		dir, err := os.MkdirTemp("", "intercept")
 		if err != nil {
-			return result{err: err}
+			return built{err: err}
 		}
 		path := filepath.Join(dir, "server-"+goarch)
 		cmd := exec.Command("go", "build", "-o", path, "./testdata/server")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOARCH="+goarch)
 		if out, err := cmd.CombinedOutput(); err != nil {
-			return result{err: fmt.Errorf("%w: %s", err, out)}
+			return built{err: fmt.Errorf("%w: %s", err, out)}
 		}
-		return result{path: path}
+		return built{path: path}
 	}))
-	r := f.(func() result)()
+	r := f.(func() built)()
 	if r.err != nil {
 		t.Skip(r.err)
 	}
@@ -272,7 +275,7 @@ func java(class, text string) func(t *testing.T, dir string, port uint16) *exec.
 }
 
 var servers = []server{
-	{name: "go", needs: []string{"go"}, cmd: func(t *testing.T, _ string, port uint16) *exec.Cmd {
+	{name: "go", needs: []string{"go"}, both: true, cmd: func(t *testing.T, _ string, port uint16) *exec.Cmd {
 		return exec.Command(build(t, "amd64"), fmt.Sprintf("127.0.0.1:%d", port))
 	}},
 	{name: "go dual stack", needs: []string{"go"}, cmd: func(t *testing.T, _ string, port uint16) *exec.Cmd {
@@ -284,7 +287,7 @@ var servers = []server{
 	{name: "go unix", needs: []string{"go"}, unix: true, cmd: func(t *testing.T, dir string, _ uint16) *exec.Cmd {
 		return exec.Command(build(t, "amd64"), "unix:"+dir+"/x.sock")
 	}},
-	{name: "C blocking", needs: []string{"cc"}, cmd: func(t *testing.T, dir string, port uint16) *exec.Cmd {
+	{name: "C blocking", needs: []string{"cc"}, both: true, cmd: func(t *testing.T, dir string, port uint16) *exec.Cmd {
 		bin := filepath.Join(dir, "blocking")
 		if _, err := os.Stat(bin); err != nil {
 			if out, err := exec.Command("cc", "-o", bin, "testdata/blocking.c").CombinedOutput(); err != nil {
@@ -300,7 +303,12 @@ var servers = []server{
 	}},
 	{name: "python threading", needs: []string{"/usr/bin/python3"}, cmd: script("/usr/bin/python3", pyThreading)},
 	{name: "python asyncio", needs: []string{"/usr/bin/python3"}, cmd: script("/usr/bin/python3", pyASGI)},
-	{name: "uvicorn", needs: []string{"/usr/bin/python3", "/usr/bin/uvicorn"}, cmd: script("/usr/bin/python3", pyUvicorn)},
+	{name: "uvicorn", needs: []string{"/usr/bin/python3"}, cmd: func(t *testing.T, dir string, port uint16) *exec.Cmd {
+		if err := exec.Command("/usr/bin/python3", "-c", "import uvicorn").Run(); err != nil {
+			t.Skip("no uvicorn")
+		}
+		return script("/usr/bin/python3", pyUvicorn)(t, dir, port)
+	}},
 	{name: "node", needs: []string{"node"}, cmd: script("node", nodeHTTP)},
 	{name: "node cluster", needs: []string{"node"}, cmd: script("node", nodeCluster)},
 	{name: "ruby webrick", needs: []string{"ruby"}, cmd: script("ruby", rubyWEBrick)},
@@ -308,7 +316,7 @@ var servers = []server{
 		writeFile(t, filepath.Join(dir, "index.php"), "ok")
 		return exec.Command("php", "-S", fmt.Sprintf("127.0.0.1:%d", port), "-t", dir)
 	}},
-	{name: "nginx", needs: []string{"nginx"}, stop: unix.SIGQUIT, cmd: nginx("")},
+	{name: "nginx", needs: []string{"nginx"}, both: true, stop: unix.SIGQUIT, cmd: nginx("")},
 	{name: "nginx reuseport", needs: []string{"nginx"}, stop: unix.SIGQUIT, socks: 2, cmd: nginx("reuseport")},
 	{name: "redis", needs: []string{"redis-server"}, redis: true, cmd: func(_ *testing.T, dir string, port uint16) *exec.Cmd {
 		return exec.Command("redis-server", "--bind", "127.0.0.1", "--port", fmt.Sprint(port), "--save", "", "--dir", dir)
@@ -320,101 +328,118 @@ var servers = []server{
 // TestServers rolls unmodified servers over, and kills them, under a load of
 // new connections: none may be refused. A connection that the old process had
 // accepted and then dropped is that server's own doing, and is only counted:
-// this holder shares one listener among generations and has no gate.
+// this holder has no gate.
 func TestServers(t *testing.T) {
 	for _, s := range servers {
-		t.Run(s.name, func(t *testing.T) {
-			for _, program := range s.needs {
-				if _, err := exec.LookPath(program); err != nil {
-					t.Skip(err)
-				}
-			}
-			rollServer(t, s)
-		})
+		lanes := !s.unix && s.socks == 0
+		if lanes {
+			t.Run(s.name+"/lanes", func(t *testing.T) { rollServer(t, s, true) })
+		}
+		if !lanes || s.both {
+			t.Run(s.name+"/shared", func(t *testing.T) { rollServer(t, s, false) })
+		}
 	}
 }
 
-func rollServer(t *testing.T, s server) {
+// roll is a server in a test.
+type roll struct {
+	server
+	t     *testing.T
+	h     *memHolder
+	dir   string
+	port  uint16
+	count int // generations so far
+}
+
+// launch starts the next generation and waits until it listens.
+func (r *roll) launch() *generation {
+	r.t.Helper()
+	r.count++
+	g := start(r.t, r.h, r.count, Options{Unlink: r.unix}, ServerOptions{}, r.cmd(r.t, r.dir, r.port))
+	for end := time.Now().Add(deadline); r.h.listens(r.count) < max(r.socks, 1); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Fatalf("generation %d does not listen\n%s\n%s", r.count, g.stderr.String(), r.h.log())
+		}
+	}
+	return g
+}
+
+// listens counts the listeners that a generation uses.
+func (h *memHolder) listens(number int) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := 0
+	for _, c := range h.calls {
+		if (strings.HasPrefix(c, "listen held") || strings.HasPrefix(c, "learn")) && strings.HasSuffix(c, fmt.Sprintf(" gen %d", number)) {
+			n++
+		}
+	}
+	return n
+}
+
+func rollServer(t *testing.T, s server, lanes bool) {
+	for _, program := range s.needs {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip(err)
+		}
+	}
 	dir, err := os.MkdirTemp("", "intercept")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // after the last process of it
-	h, port := newHolder(t), freePort(t)
-	socks, stop := max(s.socks, 1), s.stop
+	r := roll{server: s, t: t, h: newHolder(t), dir: dir, port: freePort(t)}
+	r.h.lanes = lanes
+	stop := s.stop
 	if stop == 0 {
 		stop = unix.SIGTERM
 	}
-	launch := func(number int) *generation {
-		g := start(t, h, number, Options{Unlink: s.unix}, ServerOptions{}, s.cmd(t, dir, port))
-		// Ready: as many listeners as it has, learned or lent. nginx says listen
-		// twice for each, the second time after all are bound.
-		if number == 1 {
-			err = h.wait("learn", socks)
-		} else {
-			err = h.wait("listen held", 1)
-			for end := time.Now().Add(deadline); err == nil && h.listens(number) < socks; time.Sleep(time.Millisecond) {
-				if time.Now().After(end) {
-					err = errors.New("does not listen")
-				}
-			}
-		}
-		if err != nil {
-			t.Fatalf("generation %d: %v\n%s\n%s", number, err, g.stderr.String(), h.log())
-		}
-		return g
-	}
-	g := launch(1)
-	network, addr := "tcp", fmt.Sprintf("127.0.0.1:%d", port)
+
+	g := r.launch()
+	network, addr := "tcp", fmt.Sprintf("127.0.0.1:%d", r.port)
 	if s.unix {
 		network, addr = "unix", dir+"/x.sock"
 	}
 	l := startTraffic(network, addr, s.redis)
 	l.more(t, 10)
 	const rollouts, crashes = 3, 2
-	number := 1
 	for range rollouts {
-		number++
-		next := launch(number)
+		next := r.launch()
+		if lanes {
+			next.holder.steer()
+		}
 		l.more(t, 10)
 		g.term(stop)
+		r.h.release()
 		g = next
 		l.more(t, 10)
 	}
+	dropped := l.failed.Load()
 	for range crashes {
-		number++
 		g.kill()
-		g = launch(number)
+		g = r.launch()
 		l.more(t, 10)
 	}
 	said := l.end()
-	t.Log(said)
+	t.Logf("%s; %d of the failed in %d rollouts, the others in %d crashes", said, dropped, rollouts, crashes)
 	if l.refused.Load() != 0 {
-		t.Errorf("%s\n%s", said, h.log())
+		t.Errorf("%s\n%s", said, r.h.log())
 	}
-	if n := h.count("learn"); n != socks {
-		t.Errorf("%d listeners learned, want %d\n%s", n, socks, h.log())
+	// With lanes each rollout has a new listener, and each crash the old one.
+	learned, lent := max(s.socks, 1), max(s.socks, 1)*(rollouts+crashes)
+	if lanes {
+		learned, lent = 1+rollouts, crashes
 	}
-	if n := h.count("lend"); n != socks*(rollouts+crashes) {
-		t.Errorf("%d swaps, want %d\n%s", n, socks*(rollouts+crashes), h.log())
+	if n := r.h.count("learn"); n != learned {
+		t.Errorf("%d listeners learned, want %d\n%s", n, learned, r.h.log())
 	}
-	h.mu.Lock()
-	events := len(h.events)
-	h.mu.Unlock()
+	if n := r.h.count("lend"); n != lent {
+		t.Errorf("%d listeners lent, want %d\n%s", n, lent, r.h.log())
+	}
+	r.h.mu.Lock()
+	events := len(r.h.events)
+	r.h.mu.Unlock()
 	if events != 0 {
-		t.Errorf("events:\n%s", h.log())
+		t.Errorf("events:\n%s", r.h.log())
 	}
-}
-
-// listens counts the listen calls of a generation on held sockets.
-func (h *memHolder) listens(number int) int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	n := 0
-	for _, c := range h.calls {
-		if strings.HasPrefix(c, "listen held") && strings.HasSuffix(c, fmt.Sprintf(" gen %d", number)) {
-			n++
-		}
-	}
-	return n
 }

@@ -25,7 +25,6 @@ const deadline = 30 * time.Second
 type memHolder struct {
 	t     testing.TB
 	lanes bool
-	udp   bool
 
 	mu     sync.Mutex
 	held   map[Key][]*slot
@@ -145,6 +144,56 @@ func (h *memHolder) generation(number int, open func(inode uint64) (bool, error)
 	return &genHolder{memHolder: h, number: number, open: open, ready: map[Key]bool{}}
 }
 
+// steer sends the new connections of a SO_REUSEPORT group to one member.
+func steer(fd, index int) {
+	prog := []unix.SockFilter{ret(uint32(index))}
+	_ = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &unix.SockFprog{Len: 1, Filter: &prog[0]})
+}
+
+// steer sends new connections to the lanes of g, and waits until the others
+// have no client in their queue.
+func (g *genHolder) steer() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, slots := range g.held {
+		for i, s := range slots {
+			if s.gens[g] {
+				steer(s.fd, i)
+			}
+		}
+		for _, s := range slots {
+			for end := time.Now().Add(deadline); !s.gens[g] && time.Now().Before(end); time.Sleep(time.Millisecond) {
+				info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+				if err != nil || info.Unacked == 0 {
+					break
+				}
+			}
+		}
+	}
+}
+
+// release closes the lanes that nobody has, but one of each key.
+func (h *memHolder) release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for key, slots := range h.held {
+		for i := 0; i < len(slots) && len(slots) > 1; {
+			if len(slots[i].gens) > 0 {
+				i++
+				continue
+			}
+			_ = unix.Close(slots[i].fd)
+			last := len(slots) - 1
+			slots[i] = slots[last] // as the kernel does
+			slots = slots[:last]
+		}
+		h.held[key] = slots
+		if len(slots) == 1 {
+			steer(slots[0].fd, 0)
+		}
+	}
+}
+
 // gone forgets the generation.
 func (g *genHolder) gone() {
 	g.mu.Lock()
@@ -168,7 +217,7 @@ func (g *genHolder) Bind(c *Call) Decision {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, s := range g.held[c.Key] {
-		if !g.free(s) {
+		if !g.free(s) || g.lanes && len(s.gens) > 0 && !s.gens[g] {
 			continue
 		}
 		if c.Key.Family == unix.AF_UNIX && !c.Key.Abstract() && !g.relink(s, c) {
@@ -182,7 +231,7 @@ func (g *genHolder) Bind(c *Call) Decision {
 		g.say("lend %s", c.Key)
 		return d
 	}
-	if len(g.held[c.Key]) > 0 {
+	if len(g.held[c.Key]) > 0 && !g.lanes {
 		g.say("pass busy %s", c.Key)
 		return Pass()
 	}
@@ -196,7 +245,7 @@ func (g *genHolder) Bind(c *Call) Decision {
 		g.say("pass first %s", c.Key)
 		return Pass()
 	}
-	fd, err := fresh(c)
+	fd, err := fresh(c, g.lanes)
 	if err != nil {
 		g.say("pass %s: %v", c.Key, err)
 		return Pass()
@@ -206,7 +255,7 @@ func (g *genHolder) Bind(c *Call) Decision {
 }
 
 // fresh opens a plain TCP socket with the address of the call.
-func fresh(c *Call) (int, error) {
+func fresh(c *Call, reuseport bool) (int, error) {
 	fd, err := unix.Socket(c.Key.Family, c.Key.Type|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err != nil {
 		return -1, err
@@ -214,6 +263,9 @@ func fresh(c *Call) (int, error) {
 	for _, opt := range []int{unix.SO_REUSEADDR, unix.SO_REUSEPORT} {
 		v, _ := unix.GetsockoptInt(c.Socket, unix.SOL_SOCKET, opt)
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt, v)
+	}
+	if reuseport {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 	}
 	if err := errors.Join(CopyOptions(fd, c.Socket), bindKey(fd, c.Key)); err != nil {
 		_ = unix.Close(fd)
@@ -267,6 +319,9 @@ func (g *genHolder) Listen(c *Call) bool {
 		}
 	}
 	g.held[c.Key] = append(g.held[c.Key], s)
+	if g.lanes && len(g.held[c.Key]) == 1 {
+		steer(s.fd, 0)
+	}
 	g.say("learn %s gen %d", c.Key, g.number)
 	return true
 }
