@@ -71,7 +71,7 @@ func startWith(t testing.TB, h *memHolder, number int, opts Options, sopts Serve
 	}
 	cmd.SysProcAttr.Setpgid = true
 	cmd.WaitDelay = 50 * time.Millisecond // a daemon keeps our pipes open
-	out, w, err := os.Pipe() // Wait would close a StdoutPipe before it is read
+	out, w, err := os.Pipe()              // Wait would close a StdoutPipe before it is read
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,9 +79,14 @@ func startWith(t testing.TB, h *memHolder, number int, opts Options, sopts Serve
 	t.Cleanup(func() { _ = out.Close() })
 	cmd.Stdout = w
 	g.out = bufio.NewReader(out)
-	if g.in, err = cmd.StdinPipe(); err != nil {
+	in, keep, err := os.Pipe() // and a StdinPipe though a daemon still reads
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = in.Close() }()
+	t.Cleanup(func() { _ = keep.Close() })
+	cmd.Stdin = in
+	g.in = keep
 	fd := -1
 	err = Thread(func() (err error) {
 		if fd, err = Install(opts); err != nil {

@@ -189,9 +189,15 @@ func TestConflicts(t *testing.T) {
 		addr   string
 		v6only bool
 	}{
-		{"0.0.0.0", false}, {"127.0.0.1", false}, {"127.0.0.2", false},
-		{"::", false}, {"::", true}, {"::1", false}, {"::1", true},
-		{"::ffff:127.0.0.1", false}, {"::ffff:127.0.0.2", false},
+		{"0.0.0.0", false},
+		{"127.0.0.1", false},
+		{"127.0.0.2", false},
+		{"::", false},
+		{"::", true},
+		{"::1", false},
+		{"::1", true},
+		{"::ffff:127.0.0.1", false},
+		{"::ffff:127.0.0.2", false},
 	}
 	open := func(i int, port uint16) (int, Key, error) {
 		ip := netip.MustParseAddr(shapes[i].addr)
@@ -221,14 +227,13 @@ func TestConflicts(t *testing.T) {
 		}
 		return fd, k, unix.Listen(fd, 1)
 	}
+	port := freePort(t)
 	for i := range shapes {
 		for j := range shapes {
-			a, ka, err := open(i, 0)
+			a, ka, err := open(i, port)
 			if err != nil {
 				t.Fatal(ka, err)
 			}
-			port := portOf(t, a)
-			ka.Addr = netip.AddrPortFrom(ka.Addr.Addr(), port)
 			b, kb, err := open(j, port)
 			_, _ = unix.Close(a), unix.Close(b)
 			if err != nil && err != unix.EADDRINUSE {
