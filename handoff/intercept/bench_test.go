@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"testing"
@@ -42,20 +43,13 @@ func benchBind(b *testing.B, port uint16, filtered bool, holder Holder) {
 	underFilter(b, holder, Options{}, ServerOptions{}, func(*Server) error { return loop() })
 }
 
-// lending answers every bind with one listener.
-type lending struct {
-	fd  int
-	own bool
-}
+// lending answers every bind alike.
+type lending Decision
 
-func (l lending) Bind(*Call) Decision {
-	d := Lend(l.fd)
-	d.Own = l.own
-	return d
-}
-func (lending) Listen(*Call) bool    { return false }
-func (lending) Unlink(*Removal) bool { return false }
-func (lending) Event(Event)          {}
+func (l lending) Bind(*Call) Decision { return Decision(l) }
+func (lending) Listen(*Call) bool     { return false }
+func (lending) Unlink(*Removal) bool  { return false }
+func (lending) Event(Event)           {}
 
 // go test -bench Bind ./handoff/intercept
 func BenchmarkBind(b *testing.B) {
@@ -64,13 +58,71 @@ func BenchmarkBind(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer held.close()
-	h := lending{fd: held.fd}
+	h := lending(Lend(held.fd))
 	b.Run("plain", func(b *testing.B) { benchBind(b, freePort(b), false, nil) })
 	b.Run("port 0", func(b *testing.B) { benchBind(b, 0, true, h) })
 	b.Run("passed", func(b *testing.B) { benchBind(b, freePort(b), true, passing{self(newHolder(b), 1)}) })
 	b.Run("swapped", func(b *testing.B) { benchBind(b, freePort(b), true, h) })
-	h.own = true
+	h.Own = true
 	b.Run("swapped with options", func(b *testing.B) { benchBind(b, freePort(b), true, h) })
+}
+
+// BenchmarkChildBind is what a server sees: the median of 1000 binds in a
+// process of its own.
+func BenchmarkChildBind(b *testing.B) {
+	held, err := serve(unix.AF_INET, "127.0.0.1", 0, 5)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer held.close()
+	report := func(b *testing.B, say string) {
+		var p50, p99 float64
+		if _, err := fmt.Sscanf(say, "ok %f %f", &p50, &p99); err != nil {
+			b.Fatal(say)
+		}
+		b.ReportMetric(p50, "p50-µs")
+		b.ReportMetric(p99, "p99-µs")
+	}
+	b.Run("plain", func(b *testing.B) {
+		for b.Loop() {
+			cmd := actor("bench", fmt.Sprint(freePort(b)))
+			out, err := cmd.Output()
+			if err != nil {
+				b.Fatal(err)
+			}
+			report(b, string(out))
+		}
+	})
+	for name, d := range map[string]Decision{"swapped": Lend(held.fd), "swapped with options": {kind: decideSwap, fd: held.fd, Own: true}} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				g := startWith(b, newHolder(b), 1, Options{}, ServerOptions{}, actor("bench", fmt.Sprint(freePort(b))),
+					func(*genHolder) Holder { return lending(d) })
+				report(b, g.line())
+				g.end()
+			}
+		})
+	}
+}
+
+// playBench prints the median and the 99th percentile of its binds in µs.
+func playBench(port uint16) (string, error) {
+	var times []time.Duration
+	for range 1000 {
+		s, err := newSock(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC)
+		if err != nil {
+			return "", err
+		}
+		begin := time.Now()
+		err = s.bind("127.0.0.1", port)
+		times = append(times, time.Since(begin))
+		s.close()
+		if err != nil {
+			return "", err
+		}
+	}
+	slices.Sort(times)
+	return fmt.Sprintf("ok %.1f %.1f", float64(times[500].Nanoseconds())/1e3, float64(times[990].Nanoseconds())/1e3), nil
 }
 
 func BenchmarkListen(b *testing.B) {

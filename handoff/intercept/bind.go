@@ -19,7 +19,7 @@ func (s *Server) bind(n Notification, th thread, fd int, addr, size uint64) {
 	}
 	raw := make([]byte, size)
 	if err := th.readFull(addr, raw); err != nil {
-		s.unseen(n, th, err)
+		s.unseen(n, err)
 		return
 	}
 	sa, ok := parseSockaddr(raw)
@@ -29,7 +29,7 @@ func (s *Server) bind(n Notification, th thread, fd int, addr, size uint64) {
 	}
 	dup, err := th.getfd(fd)
 	if err != nil {
-		s.unseen(n, th, err)
+		s.unseen(n, err)
 		return
 	}
 	defer func() { _ = unix.Close(dup) }()
@@ -58,17 +58,17 @@ func (s *Server) bind(n Notification, th thread, fd int, addr, size uint64) {
 		return
 	}
 	if err := s.complete(th, sa, &call); err != nil {
-		s.unheld(th, call.Key, err)
+		s.unheld(n, call.Key, err)
 		_ = s.conn.Continue(n.ID)
 		return
 	}
 	if sa.family != unix.AF_UNIX {
 		may, err := th.mayBind(sa.addr.Port())
 		if err != nil {
-			s.unheld(th, call.Key, err)
+			s.unheld(n, call.Key, err)
 		}
 		if err == nil && !may {
-			s.holder.Event(Event{Kind: BindFailed, TID: n.TID, Key: call.Key, Err: unix.EACCES})
+			s.event(n, BindFailed, call.Key, unix.EACCES)
 		}
 		if err != nil || !may {
 			_ = s.conn.Continue(n.ID) // EACCES, as it would be without us
@@ -80,7 +80,7 @@ func (s *Server) bind(n Notification, th thread, fd int, addr, size uint64) {
 	case decideSwap:
 		s.swap(n, th, sock, &call, d)
 	case decideErrno:
-		s.holder.Event(Event{Kind: BindFailed, TID: n.TID, Key: call.Key, Err: d.errno})
+		s.event(n, BindFailed, call.Key, d.errno)
 		_ = s.conn.Reply(n.ID, 0, d.errno)
 	default:
 		s.pass(n, th, sock, sa, &call)
@@ -163,7 +163,7 @@ func (s *Server) pass(n Notification, th thread, sock socket, sa sockaddr, call 
 		// The directory, umask and owner, or the label, that count are the child's. A
 		// listener is held only if it turns out to have the address that was asked for.
 		if call.Exists {
-			s.holder.Event(Event{Kind: BindFailed, TID: n.TID, Key: call.Key, Err: unix.EADDRINUSE})
+			s.event(n, BindFailed, call.Key, unix.EADDRINUSE)
 		}
 		if sock.typ != unix.SOCK_DGRAM {
 			s.remember(Bound{Cookie: sock.cookie, Key: call.Key})
@@ -174,7 +174,7 @@ func (s *Server) pass(n Notification, th thread, sock socket, sa sockaddr, call 
 	// We do it ourselves, on the same socket: so the errno is known, and the
 	// address cannot be changed behind our back.
 	if errno := bindRaw(call.Socket, sa.raw); errno != 0 {
-		s.holder.Event(Event{Kind: BindFailed, TID: n.TID, Key: call.Key, Err: errno})
+		s.event(n, BindFailed, call.Key, errno)
 		_ = s.conn.Reply(n.ID, 0, errno)
 		return
 	}
@@ -200,12 +200,12 @@ func (s *Server) swap(n Notification, th thread, sock socket, call *Call, d Deci
 		if errors.Is(err, ErrGone) {
 			return
 		}
-		s.unheld(th, call.Key, err)
+		s.unheld(n, call.Key, err)
 		_ = s.conn.Continue(n.ID)
 	}
 	damaged := func(err error) {
 		if err != nil {
-			s.holder.Event(Event{Kind: Damaged, TID: n.TID, Key: call.Key, Err: err})
+			s.event(n, Damaged, call.Key, err)
 		}
 	}
 

@@ -223,6 +223,7 @@ func play(role string) int {
 		"signals": playSignals,
 		"sink":    playSink,
 		"worker":  playWorker,
+		"bench":   playBench,
 	}[role]
 	say, err := f(port)
 	if err != nil {

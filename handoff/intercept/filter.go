@@ -7,7 +7,7 @@ import (
 // Options says which calls the filter reports or forbids. The zero value
 // reports bind and listen.
 type Options struct {
-	Unlink    bool // report unlink and unlinkat as well: needed where a unix path is to survive its server
+	Unlink    bool // report unlink and unlinkat as well: needed where a unix path is to survive its server; each unlink then costs a look at the path
 	NoIOUring bool // io_uring_setup fails with ENOSYS: a bind by io_uring is not seen by any filter
 }
 

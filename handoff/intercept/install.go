@@ -15,6 +15,7 @@ var (
 	ErrNested       = errors.New("another supervisor already intercepts system calls here")
 	ErrNotPermitted = errors.New("not permitted")
 	ErrUnsupported  = errors.New("not supported by this kernel or machine")
+	ErrMainThread   = errors.New("on the main thread, which never ends") // try on another one: see Thread
 )
 
 // Install puts the filter on the calling OS thread and returns its notify fd
@@ -30,8 +31,8 @@ var (
 // No-new-privs is set on the thread only if the kernel insists (no
 // CAP_SYS_ADMIN); setuid programs of the child then do not elevate.
 //
-// Errors wrap [ErrNested], [ErrNotPermitted] or [ErrUnsupported] where they
-// are such, and the errno. See seccomp(2).
+// Errors wrap [ErrNested], [ErrNotPermitted], [ErrUnsupported] or
+// [ErrMainThread] where they are such, and the errno. See seccomp(2).
 func Install(opts Options) (notifyFD int, err error) {
 	fd, _, err := install(opts)
 	return fd, err
@@ -45,7 +46,7 @@ type installed struct {
 
 func install(opts Options) (fd int, how installed, err error) {
 	if unix.Gettid() == unix.Getpid() {
-		return -1, how, fmt.Errorf("cannot install the filter: on the main thread, which never ends: %w", ErrUnsupported)
+		return -1, how, fmt.Errorf("cannot install the filter: %w", ErrMainThread)
 	}
 	prog := Program(runtime.GOARCH, opts)
 	if prog == nil {

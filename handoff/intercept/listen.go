@@ -10,7 +10,7 @@ import (
 func (s *Server) listen(n Notification, th thread, fd, backlog int) {
 	dup, err := th.getfd(fd)
 	if err != nil {
-		s.unseen(n, th, err)
+		s.unseen(n, err)
 		return
 	}
 	keepDup := false
@@ -56,7 +56,7 @@ func (s *Server) listen(n Notification, th thread, fd, backlog int) {
 		if !ok {
 			errno = unix.EINVAL
 		}
-		s.holder.Event(Event{Kind: BindFailed, TID: n.TID, Key: call.Key, Err: errno})
+		s.event(n, BindFailed, call.Key, errno)
 		_ = s.conn.Reply(n.ID, 0, errno)
 		return
 	}

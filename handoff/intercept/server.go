@@ -124,12 +124,17 @@ func (s *Server) Bound() []Bound {
 	return all
 }
 
-// Serve answers every call that waits now, and does not wait for more. empty
-// is true when no process is left that has the filter: there will never be
-// another call, and the server is to be closed.
+// maxServe bounds the work of one Serve, some milliseconds, because a child
+// that does nothing but bind must not keep a loop from all else.
+const maxServe = 64
+
+// Serve answers the calls that wait now, and does not wait for more. If many
+// come at once, FD stays readable. empty is true when no process is left that
+// has the filter: there will never be another call, and the server is to be
+// closed.
 func (s *Server) Serve() (empty bool, err error) {
 	s.lookLate()
-	for {
+	for range maxServe {
 		ready, hup, err := s.conn.Poll(0)
 		if err != nil {
 			return false, err
@@ -145,6 +150,7 @@ func (s *Server) Serve() (empty bool, err error) {
 			s.handle(n)
 		}
 	}
+	return false, nil
 }
 
 // Run serves until the generation is empty (nil) or the server is closed (nil),
@@ -217,7 +223,7 @@ func (s *Server) handle(n Notification) {
 	t, c := which(s.tables, n.Arch, n.Nr)
 	th := thread{tid: n.TID, word: t.words}
 	if n.TID == 0 { // of a pid namespace that we cannot see into
-		s.unheld(th, Key{}, errors.New("the thread is in a pid namespace that is not below ours"))
+		s.unheld(n, Key{}, errors.New("the thread is in a pid namespace that is not below ours"))
 		_ = s.conn.Continue(n.ID)
 		return
 	}
@@ -225,7 +231,7 @@ func (s *Server) handle(n Notification) {
 	if c == callSocketcall {
 		words, err := th.readWords(n.Args[1]&0xffffffff, 3)
 		if err != nil {
-			s.unseen(n, th, err)
+			s.unseen(n, err)
 			return
 		}
 		args, c = words, callBind
@@ -249,15 +255,23 @@ func (s *Server) handle(n Notification) {
 
 // unseen leaves a call to the kernel that could not be looked at. What is the
 // child's own fault (a bad address, a bad fd) is no news.
-func (s *Server) unseen(n Notification, th thread, err error) {
-	if s.conn.Valid(n.ID) && !errors.Is(err, unix.EFAULT) && !errors.Is(err, unix.EBADF) {
-		s.unheld(th, Key{}, err)
+func (s *Server) unseen(n Notification, err error) {
+	if !errors.Is(err, unix.EFAULT) && !errors.Is(err, unix.EBADF) {
+		s.unheld(n, Key{}, err)
 	}
 	_ = s.conn.Continue(n.ID)
 }
 
-func (s *Server) unheld(th thread, key Key, err error) {
-	s.holder.Event(Event{Kind: Unheld, TID: th.tid, Key: key, Err: err})
+func (s *Server) unheld(n Notification, key Key, err error) {
+	s.event(n, Unheld, key, err)
+}
+
+// event tells the holder about a call that still waits. About one whose thread
+// died meanwhile, all that fails is no news.
+func (s *Server) event(n Notification, kind EventKind, key Key, err error) {
+	if s.conn.Valid(n.ID) {
+		s.holder.Event(Event{Kind: kind, TID: n.TID, Key: key, Err: err})
+	}
 }
 
 // remember notes that the bind of a socket was seen.
