@@ -1236,3 +1236,136 @@ func TestForgets(t *testing.T) {
 		t.Errorf("%d, first %+v", len(all), all[0])
 	}
 }
+
+// TestOtherRoot: a path under another root means another file.
+func TestOtherRoot(t *testing.T) {
+	needRoot(t)
+	for name, leave := range map[string]func(dir string) error{
+		"chroot": func(dir string) error {
+			return errors.Join(unix.Unshare(unix.CLONE_FS), unix.Chroot(dir))
+		},
+		"mount namespace": func(dir string) error {
+			return errors.Join(unix.Unshare(unix.CLONE_FS|unix.CLONE_NEWNS), unix.Chdir(dir))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, dir := newHolder(t), t.TempDir()
+			twice(t, h, Options{Unlink: true}, ServerOptions{}, func(int, *Server) error {
+				if err := leave(dir); err != nil {
+					return err
+				}
+				path := "x.sock"
+				if name == "chroot" {
+					path = "/x.sock"
+				}
+				s, err := serve(unix.AF_UNIX, path, 0, 5)
+				defer s.close()
+				return errors.Join(err, unix.Unlink(path))
+			})
+			if h.count("") != 0 || h.failed(Unheld, errElsewhere) != 2 {
+				t.Errorf("decisions:\n%s", h.log())
+			}
+		})
+	}
+}
+
+// TestRename: a name that is never bound again is in nobody's way (HAProxy binds
+// a temporary name and renames it).
+func TestRename(t *testing.T) {
+	h, dir := newHolder(t), t.TempDir()
+	twice(t, h, Options{Unlink: true}, ServerOptions{}, func(gen int, _ *Server) error {
+		path := fmt.Sprintf("%s/x.%d.tmp", dir, gen)
+		s, err := serve(unix.AF_UNIX, path, 0, 5)
+		defer s.close()
+		if err != nil {
+			return err
+		}
+		if err := h.wait("learn", gen); err != nil {
+			return err
+		}
+		if err := os.Rename(path, dir+"/x"); err != nil {
+			return err
+		}
+		client, err := newSock(unix.AF_UNIX, unix.SOCK_STREAM)
+		defer client.close()
+		return errors.Join(err, unix.Connect(client.fd, &unix.SockaddrUnix{Name: dir + "/x"}))
+	})
+	if h.count("lend") != 0 {
+		t.Errorf("decisions:\n%s", h.log())
+	}
+}
+
+// TestOwnFDTable: a thread may have an fd table that its process has not.
+func TestOwnFDTable(t *testing.T) {
+	if fd, err := unix.PidfdOpen(unix.Getpid(), unix.PIDFD_THREAD); err != nil {
+		t.Skip("this kernel has no pidfds of threads: ", err)
+	} else {
+		_ = unix.Close(fd)
+	}
+	h, port := newHolder(t), freePort(t)
+	twice(t, h, Options{}, ServerOptions{}, func(int, *Server) error {
+		if err := unix.Unshare(unix.CLONE_FILES); err != nil {
+			return err
+		}
+		s, err := serve(unix.AF_INET, "127.0.0.1", port, 5)
+		if err != nil {
+			return err
+		}
+		if !listening(s.fd) {
+			return errors.New("not listening")
+		}
+		return nil // the table ends with the thread
+	})
+	if h.count("learn") != 1 || h.count("lend") != 1 {
+		t.Errorf("decisions:\n%s", h.log())
+	}
+}
+
+// TestFlood: one Serve does not last for ever.
+func TestFlood(t *testing.T) {
+	h := newHolder(t)
+	fds, stop := make(chan int), make(chan bool)
+	done := make(chan error, 1)
+	go func() {
+		done <- Thread(func() error {
+			fd, err := Install(Options{})
+			fds <- fd
+			if err != nil {
+				return err
+			}
+			for {
+				select {
+				case <-stop:
+					return nil
+				default:
+				}
+				s, err := newSock(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC)
+				if err != nil {
+					return err
+				}
+				err = s.bind("127.0.0.1", 0)
+				s.close()
+				if err != nil {
+					return err
+				}
+			}
+		})
+	}()
+	fd := <-fds
+	if fd < 0 {
+		t.Skip(<-done)
+	}
+	srv, err := NewServer(fd, ServerOptions{}, self(h, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if _, err := srv.Serve(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	if err := errors.Join(srv.Run(), <-done, srv.Close()); err != nil {
+		t.Error(err)
+	}
+}
