@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -248,14 +249,14 @@ func (t thread) table(fd int, inode uint64) (fdTable, error) {
 
 	socket := "socket:[" + strconv.FormatUint(inode, 10) + "]"
 	var epolls []int
-	link := make([]byte, 64)
-	err = eachName(dir, func(name string) {
-		number, err := strconv.Atoi(name)
-		if err != nil || number == fd {
+	var link [64]byte
+	err = eachNumber(dir, func(number int, name []byte) {
+		if number == fd {
 			return
 		}
-		n, err := unix.Readlinkat(dir, name, link)
-		if err != nil {
+		n, _, errno := unix.RawSyscall6(unix.SYS_READLINKAT, uintptr(dir), uintptr(unsafe.Pointer(&name[0])),
+			uintptr(unsafe.Pointer(&link[0])), uintptr(len(link)), 0, 0)
+		if errno != 0 {
 			return
 		}
 		switch string(link[:n]) {
@@ -353,21 +354,31 @@ func Holds(pids []int, inode uint64) (bool, error) {
 	return false, failed
 }
 
-// eachName calls f for each entry of the open directory.
-func eachName(dir int, f func(name string)) error {
-	buf := make([]byte, 8192)
+// eachNumber calls f for each entry of the open directory whose name is a
+// number; name ends in a zero byte.
+func eachNumber(dir int, f func(number int, name []byte)) error {
+	const header = 19 // of struct linux_dirent64: ino, off, reclen, type; see getdents64(2)
+	var buf [2048]byte
 	for {
-		n, err := unix.ReadDirent(dir, buf)
+		n, err := unix.Getdents(dir, buf[:])
 		if err != nil {
 			return fmt.Errorf("cannot read a directory: %w", err)
 		}
 		if n == 0 {
 			return nil
 		}
-		var names []string
-		_, _, names = unix.ParseDirent(buf[:n], -1, nil)
-		for _, name := range names {
-			f(name)
+		for rest := buf[:n]; len(rest) > header; {
+			size := int(binary.NativeEndian.Uint16(rest[16:]))
+			if size <= header || size > len(rest) {
+				return errors.New("cannot read a directory: a broken entry")
+			}
+			name := rest[header:size]
+			if end := bytes.IndexByte(name, 0); end > 0 {
+				if number, err := strconv.Atoi(string(name[:end])); err == nil {
+					f(number, name[:end+1])
+				}
+			}
+			rest = rest[size:]
 		}
 	}
 }
@@ -391,7 +402,7 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = unix.Close(fd) }()
-	b := make([]byte, 0, 4096)
+	b := make([]byte, 0, 1024)
 	for {
 		if len(b) == cap(b) {
 			b = append(b, make([]byte, cap(b))...)[:len(b)]
