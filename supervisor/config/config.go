@@ -29,11 +29,11 @@ type Service struct {
 	// Environ for each generation: a rollout takes up what was changed in them.
 	EnvFiles []string
 
-	User    string   // User=, name or number, "" is inherited
-	Group   string   // Group=, name or number
-	Umask   int      // UMask=, -1 is inherited
-	Nice    *int     // Nice=, nil is inherited
-	Limits  []Limit  // LimitNOFILE= and its family, in the order given
+	User   string  // User=, name or number, "" is inherited
+	Group  string  // Group=, name or number
+	Umask  int     // UMask=, -1 is inherited
+	Nice   *int    // Nice=, nil is inherited
+	Limits []Limit // LimitNOFILE= and its family, in the order given
 
 	Type    Type     // Type=
 	Handoff []string // Handoff=: protocol names in the order given; ["auto"] by default
