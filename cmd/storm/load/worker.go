@@ -19,6 +19,7 @@ type worker struct {
 	load   *Load
 	number int
 	made   int64 // requests made
+	dialed int64 // unix connections opened
 	dialer net.Dialer
 	result Result // its counts, and Answered
 	times  histogram
@@ -183,7 +184,12 @@ func (w *worker) try(f *Failure, turn int, deadline time.Time) (Answer, error) {
 func (w *worker) dial(addr string, turn int, deadline time.Time) (net.Conn, error) {
 	o := &w.load.options
 	w.dialer.Deadline = deadline
-	if len(o.Sources) > 0 {
+	if o.Network == "unix" {
+		// A name of its own, so that the server's end can be told from
+		// others by getpeername(2): see package crash.
+		w.dialed++
+		w.dialer.LocalAddr = &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("@storm-%x-%d-%d", w.load.began.UnixNano(), w.number, w.dialed)}
+	} else if len(o.Sources) > 0 {
 		w.dialer.LocalAddr = sourceAddr(o.Network, o.Sources[turn%len(o.Sources)])
 	}
 	for {
