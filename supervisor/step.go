@@ -308,11 +308,16 @@ func (s *service) promote(now time.Time, g *generation) {
 	case replacing:
 		s.do(actSteer{gen: g.n})
 		s.rollout.moved = now
-		s.setGen(now, old, genDraining, now.Add(s.gateTime()+killGiveUp))
-		s.do(actGate{gen: old.n, bound: s.cfg.GateBound})
+		if old.state == genReady {
+			s.setGen(now, old, genDraining, now.Add(s.gateTime()+killGiveUp))
+			s.do(actGate{gen: old.n, bound: s.cfg.GateBound})
+		}
 		s.log(levelInfo, g, "candidate ready", "how", g.how, "after", took)
 		s.log(levelInfo, g, "new connections moved", "from", old.n)
 		s.do(actForeground{gen: g.n})
+		if old.state == genKilling { // its watchdog had it told before
+			s.tookOver(now, old)
+		}
 	case down, up, stopping, backoff, failed, serviceStates:
 		s.impossible(g, "promoted")
 	}
