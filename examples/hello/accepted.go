@@ -19,7 +19,7 @@ import (
 //	uint64 pid of the acceptor, uint64 CLOCK_MONOTONIC in ns, native order
 //
 // pid first, time last: a torn slot has an old time and counts for nothing.
-// Between the return of accept4(2) and the note there are some microseconds.
+// What a kill hits between accept4(2) and the note is missing.
 // The file is made large by the one who passes its name, 16 MiB.
 const acceptedSize = 16 * 65536 * 16
 

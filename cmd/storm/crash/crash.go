@@ -35,10 +35,10 @@ type Death struct {
 	Pid     int
 	Stopped time.Time // it did nothing after this
 	Ended   time.Time
+	Clock   uint64 // CLOCK_MONOTONIC of Stopped in ns, to compare with other processes
 
 	taken    map[string]bool // peers of its sockets
 	accepted *Accepted
-	from     uint64 // CLOCK_MONOTONIC of Stopped, ns
 }
 
 // Kill stops, examines and kills pid, a descendant of root.
@@ -55,7 +55,7 @@ func Kill(root, pid int) (Death, error) {
 	if err := awaitStop(pid); err != nil {
 		return d, errors.Join(err, signal(pidfd, pid, unix.SIGKILL))
 	}
-	d.Stopped = time.Now()
+	d.Stopped, d.Clock = time.Now(), monotonic()
 	peersErr := d.peers(pidfd)
 	if err := signal(pidfd, pid, unix.SIGKILL); err != nil {
 		return d, errors.Join(peersErr, err)
@@ -66,7 +66,8 @@ func Kill(root, pid int) (Death, error) {
 }
 
 // KillNoted kills pid, a descendant of root, with nothing before it. What it
-// had accepted is read from a, where it noted it itself.
+// had accepted is read from a, where it noted it itself; with a nil Accepted
+// nothing is known of that.
 func KillNoted(root, pid int, a *Accepted) (Death, error) {
 	d := Death{Pid: pid, accepted: a}
 	pidfd, err := open(root, pid)
@@ -74,7 +75,7 @@ func KillNoted(root, pid int, a *Accepted) (Death, error) {
 		return d, err
 	}
 	defer unix.Close(pidfd)
-	d.Stopped, d.from = time.Now(), monotonic()
+	d.Stopped, d.Clock = time.Now(), monotonic()
 	if err := signal(pidfd, pid, unix.SIGKILL); err != nil {
 		return d, err
 	}
@@ -92,7 +93,7 @@ func (d *Death) Took(local string, began, ended time.Time) bool {
 	}
 	if d.accepted != nil {
 		pid, at := d.accepted.at(local)
-		since := d.from - uint64(max(d.Stopped.Sub(began), 0))
+		since := d.Clock - uint64(max(d.Stopped.Sub(began), 0))
 		return pid == uint64(d.Pid) && at >= since
 	}
 	return d.taken[local] && !began.After(d.Stopped)
