@@ -269,8 +269,13 @@ func parseIP(host string, bracketed bool, family, port string) (netip.Addr, erro
 	case family == "6" && (ip.Is4() || ip.Is4In6()):
 		return ip, fmt.Errorf("%q is no IPv6 address; write tcp4:// or udp4://", host)
 	}
-	if zone := ip.Zone(); zone != "" && !validZone(zone) {
+	switch zone := ip.Zone(); {
+	case zone == "":
+	case !validZone(zone):
 		return ip, fmt.Errorf("%q is no network interface; write a name or number after '%%'", zone)
+	case !ip.IsLinkLocalUnicast() && !ip.IsLinkLocalMulticast() && !ip.IsInterfaceLocalMulticast():
+		// The kernel would ignore it and listen on every interface (ipv6(7)).
+		return ip, fmt.Errorf("the zone %q has a meaning for link-local addresses only; write ?bind-to-device=%s for one interface", zone, zone)
 	}
 	return ip.Unmap(), nil
 }

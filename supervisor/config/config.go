@@ -49,7 +49,8 @@ type Service struct {
 	TimeoutAbort time.Duration  // TimeoutAbortSec=, after a watchdog's SIGABRT; 0: TimeoutStop
 	Watchdog     time.Duration  // WatchdogSec=, 0 is off
 
-	Restart            Restart       // Restart=
+	Restart Restart // Restart=
+	//lint:ignore ST1011 the name is the directive's
 	RestartSec         time.Duration // RestartSec=: the first delay after the restart that comes at once
 	RestartSteps       int           // RestartSteps=: steps from RestartSec to RestartMaxDelay; 0: doubling
 	RestartMaxDelay    time.Duration // RestartMaxDelaySec=; where it is less than RestartSec, RestartSec holds

@@ -53,14 +53,25 @@ func SocketDirectives() []SocketDirective {
 // SetOption sets an option by the name of its directive or in any spelling of
 // --listen: KeepAliveTimeSec, keep-alive-time, keepalivetime. An empty value
 // gives the default back. An option that has no meaning for the network of s is
-// kept and does nothing, since a .socket unit may have sockets of several kinds;
-// ParseListen refuses it.
+// kept and does nothing, as in a .socket unit; Unused tells of it.
 func (s *Socket) SetOption(name, value string) error {
 	o, err := findSocketOption(name)
 	if err != nil {
 		return err
 	}
 	return o.apply(s, value)
+}
+
+// Unused lists the options of s that are set and have no meaning for its
+// network, such as mode for tcp: worth a warning, and no error in systemd.
+func (s Socket) Unused() []string {
+	var unused []string
+	for _, o := range socketOptions() {
+		if o.get(&s) != "" && !slices.Contains(o.networks, s.Network) {
+			unused = append(unused, o.key)
+		}
+	}
+	return unused
 }
 
 // parseOptions reads the query of a --listen address.
@@ -79,9 +90,6 @@ func (s *Socket) parseOptions(query string) error {
 			return fmt.Errorf("option %s is given twice", o.key)
 		}
 		seen[o.key] = true
-		if !slices.Contains(o.networks, s.Network) {
-			return fmt.Errorf("option %s has no meaning for a %s socket, only for %s", o.key, s.Network, strings.Join(o.networks, ", "))
-		}
 		switch {
 		case !hasValue && o.arg == argBool:
 			value = "yes"
