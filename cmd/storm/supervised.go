@@ -18,7 +18,8 @@ type supervised struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended; then err is valid
 	err  error
-	news chan string // "rollout done" and "rollout failed" lines
+	news chan string   // "rollout done" and "rollout failed" lines
+	read chan struct{} // closed when its standard error has been read to the end
 
 	mu   sync.Mutex
 	last []string // the end of its standard error
@@ -30,7 +31,7 @@ const keepLines = 30
 // begin starts argv, in a process group of its own so that a Ctrl-C at the
 // terminal reaches only storm, which then stops it in order. Call end.
 func begin(argv, env []string, show io.Writer) (*supervised, error) {
-	s := &supervised{done: make(chan struct{}), news: make(chan string, 1000)}
+	s := &supervised{done: make(chan struct{}), news: make(chan string, 1000), read: make(chan struct{})}
 	s.cmd = exec.Command(argv[0], argv[1:]...)
 	s.cmd.Env = append(os.Environ(), env...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
@@ -44,7 +45,7 @@ func begin(argv, env []string, show io.Writer) (*supervised, error) {
 		return nil, errors.Join(err, r.Close(), w.Close())
 	}
 	w.Close()
-	go s.read(r, show)
+	go s.listen(r, show)
 	go func() {
 		s.err = s.cmd.Wait()
 		close(s.done)
@@ -52,9 +53,10 @@ func begin(argv, env []string, show io.Writer) (*supervised, error) {
 	return s, nil
 }
 
-// read ends when the last process that has the pipe has gone.
-func (s *supervised) read(r io.ReadCloser, show io.Writer) {
+// listen ends when the last process that has the pipe has gone.
+func (s *supervised) listen(r io.ReadCloser, show io.Writer) {
 	defer r.Close()
+	defer close(s.read)
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -100,6 +102,12 @@ func exitError(err error) error {
 
 // words are the last lines of standard error, for a message.
 func (s *supervised) words() string {
+	if s.alive() != nil {
+		select {
+		case <-s.read:
+		case <-time.After(time.Second): // a process that it left has the pipe
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.last) == 0 {
