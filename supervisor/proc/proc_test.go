@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -82,10 +83,22 @@ func tree(t *testing.T, part string, cgroup bool, sole bool) (*Tree, *shim.Child
 	})
 	out := os.NewFile(uintptr(p[0]), "output")
 	defer out.Close()
-	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
-		t.Fatalf("%s said %q, %v", part, line, err)
+	lines := bufio.NewReader(out)
+	for range readies(part) {
+		if line, err := lines.ReadString('\n'); err != nil || line != "ready\n" {
+			t.Fatalf("%s said %q, %v", part, line, err)
+		}
 	}
 	return tr, c
+}
+
+// readies is how many lines "ready" a part says: a storm one for each chain.
+func readies(part string) int {
+	name, rest, _ := strings.Cut(part, ":")
+	if n, err := strconv.Atoi(rest); err == nil && strings.HasSuffix(name, "storm") {
+		return n
+	}
+	return 1
 }
 
 // end kills the tree as the loop would: kill, reap, again; and fails if it
@@ -217,28 +230,21 @@ func play(part string) {
 	case "exit":
 		n, _ := strconv.Atoi(rest)
 		os.Exit(n)
-	case "storm": // N chains of fork and exit, each link in a new session
+	case "storm", "group-storm": // N chains of fork and exit; in a storm each link is in a session of its own
 		n, _ := strconv.Atoi(rest)
+		link := map[string]string{"storm": "chain", "group-storm": "group-chain"}[part]
 		for range n {
-			c := playing("chain")
+			c := playing(link)
 			if err := c.Start(); err != nil {
 				panic(err)
 			}
 			go c.Wait()
 		}
-		fmt.Println("ready")
 		hang()
 	case "chain":
-		chain(true, 50000)
-	case "group-storm":
-		n, _ := strconv.Atoi(rest)
-		for range n {
-			playing("group-chain").Start()
-		}
-		fmt.Println("ready")
-		hang()
+		chain(true, 1000000, []byte("ready\n"))
 	case "group-chain":
-		chain(false, 50000)
+		chain(false, 1000000, []byte("ready\n"))
 	case "signals":
 		ch := make(chan os.Signal, 1)
 		signal.Notify(ch, syscall.SIGUSR1)
@@ -250,19 +256,23 @@ func play(part string) {
 	}
 }
 
-// chain forks and ends, again and again, as fast as the kernel can: only raw system calls, for
-// there is no Go runtime after a fork. It ends by itself after links.
+// chain forks and ends, again and again, as fast as the kernel can: only raw
+// system calls, for there is no Go runtime after a fork. It says that it is
+// under way at the 50th link, and ends by itself after the last.
 //
 //go:norace
 //go:nosplit
-func chain(setsid bool, links int) {
-	for ; links > 0; links-- {
+func chain(setsid bool, links int, ready []byte) {
+	for i := range links {
 		pid, _, _ := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
 		if pid != 0 {
 			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
 		}
 		if setsid {
 			syscall.RawSyscall(syscall.SYS_SETSID, 0, 0, 0)
+		}
+		if i == 50 {
+			syscall.RawSyscall(syscall.SYS_WRITE, 1, uintptr(unsafe.Pointer(unsafe.SliceData(ready))), uintptr(len(ready)))
 		}
 	}
 	syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)

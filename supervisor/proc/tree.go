@@ -165,34 +165,20 @@ func (t *Tree) EventsFD() int {
 func (t *Tree) Pids() ([]int, error) {
 	if t.group != nil {
 		pids, err := t.group.Procs()
-		for i, pid := range pids {
-			if pid == t.main {
-				pids[0], pids[i] = pids[i], pids[0]
-			}
-		}
+		mainFirst(pids, t.main)
 		return pids, err
 	}
-	members, err := t.descent(nil)
-	pids := make([]int, 0, len(members))
-	for _, m := range members {
-		pids = append(pids, m.pid)
-	}
-	return pids, err
+	return t.members()
 }
 
-// Empty says whether nobody of the tree lives. Zombies do not count.
+// Empty says whether nobody of the tree lives. Zombies do not count. Without
+// a cgroup it says no, too, while our children end faster than it can look.
 func (t *Tree) Empty() (bool, error) {
 	if t.group != nil {
 		populated, err := t.group.Populated()
 		return !populated, err
 	}
-	members, err := t.descent(nil)
-	if err != nil || len(members) > 0 {
-		return false, err
-	}
-	// The lists of children can miss one while others end. The long way round.
-	members, err = t.scan(nil)
-	return len(members) == 0, err
+	return t.nobody()
 }
 
 // Signal sends sig as mode says: to all (control-group), to the main process
@@ -245,7 +231,7 @@ func ignoreGone(err error) error {
 // signalRound signals who is not in done yet, and returns how many.
 func (t *Tree) signalRound(sig unix.Signal, done map[int]bool) (n int, err error) {
 	if t.group == nil {
-		_, err = t.descent(func(m *member) {
+		err = t.newWalk(time.Time{}).look(func(m *member) {
 			if !done[m.pid] {
 				done[m.pid] = true
 				n++
