@@ -36,7 +36,8 @@ func newSink(fd int, report func(error)) (*sink, error) {
 	s := &sink{fd: fd, quit: quit, report: report}
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) != nil {
-		return s, nil // closed: the first write will say so
+		s.regular = true // closed: the first write will say so, at once
+		return s, nil
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
