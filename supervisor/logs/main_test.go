@@ -54,7 +54,7 @@ func play(part string) error {
 		return err
 	case "grandchild": // dies, and leaves one behind that writes when told
 		p, err := os.StartProcess("/proc/self/exe", []string{"x"}, &os.ProcAttr{
-			Env:   []string{childEnv + "=later"},
+			Env:   []string{childEnv + "=later", "GORACE=atexit_sleep_ms=0"},
 			Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
 		})
 		if err != nil {

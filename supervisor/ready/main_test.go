@@ -161,7 +161,7 @@ func start(t *testing.T, part string, fd int, env ...string) *child {
 		files = append(files, uintptr(fd))
 	}
 	pid, err := syscall.ForkExec(exe, []string{exe}, &syscall.ProcAttr{
-		Env:   append(append(os.Environ(), childEnv+"="+part), env...),
+		Env:   append(append(os.Environ(), childEnv+"="+part, "GORACE=atexit_sleep_ms=0"), env...),
 		Files: files,
 	})
 	inR.Close()

@@ -86,7 +86,7 @@ func parseProbeURL(raw string) (network, address string, p *HTTP, err error) {
 	if rest, ok := strings.CutPrefix(rest, "unix:"); ok {
 		path, uri, _ := strings.Cut(rest, ":")
 		if path == "" {
-			return "", "", nil, errors.New("no path after unix:")
+			return "", "", nil, errors.New("no path after the unix prefix")
 		}
 		p.Host, p.Path = "localhost", uri
 		if !strings.HasPrefix(uri, "/") {
