@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +20,16 @@ func to(network, addr string) Dial {
 		var d net.Dialer
 		return d.DialContext(ctx, network, addr)
 	}
+}
+
+// dialled connects now, so that a short context is left for what follows.
+func dialled(t *testing.T, network, addr string) Dial {
+	t.Helper()
+	c, err := net.DialTimeout(network, addr, deadline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(context.Context) (net.Conn, error) { return c, nil }
 }
 
 func TestHTTPServer(t *testing.T) {
@@ -89,7 +100,7 @@ func TestHTTPSilent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 20_000_000)
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 		if err := p.Try(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s: %v", u, err)
 		}
@@ -155,13 +166,14 @@ func TestTarget(t *testing.T) {
 
 func TestTCP(t *testing.T) {
 	fd, _, addr := tcpListener(t, 0)
-	p := &TCP{Address: addr, Dial: to("tcp", addr)}
-	ctx, cancel := context.WithTimeout(context.Background(), 20_000_000)
+	p := &TCP{Address: addr, Dial: dialled(t, "tcp", addr)}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	if err := p.Try(ctx); err == nil || !strings.Contains(err.Error(), "not accepted yet") {
 		t.Errorf("nobody accepts: %v", err)
 	}
 	cancel()
 
+	p.Dial = to("tcp", addr)
 	ctx, cancel = context.WithTimeout(context.Background(), deadline)
 	defer cancel()
 	k := start(t, "accept", fd)
@@ -174,7 +186,7 @@ func TestTCP(t *testing.T) {
 	}
 	stranger := start(t, "hold", -1)
 	p.Tree = func() []int { return []int{stranger.pid} }
-	short, cancel2 := context.WithTimeout(ctx, 200_000_000)
+	short, cancel2 := context.WithTimeout(ctx, 200*time.Millisecond)
 	defer cancel2()
 	if err := p.Try(short); err == nil || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("accepted by another: %v", err)
@@ -193,9 +205,10 @@ func TestTCPOtherKinds(t *testing.T) {
 		t.Error(err)
 	}
 	// The child does not accept on its unix socket.
-	short, cancel2 := context.WithTimeout(ctx, 20_000_000)
+	unserved := dialled(t, "unix", path)
+	short, cancel2 := context.WithTimeout(ctx, 20*time.Millisecond)
 	defer cancel2()
-	p = &TCP{Address: path, Dial: to("unix", path)}
+	p = &TCP{Address: path, Dial: unserved}
 	if err := p.Try(short); err == nil || !strings.Contains(err.Error(), "not accepted yet") {
 		t.Errorf("unix: %v", err)
 	}
