@@ -125,8 +125,8 @@ func (n *Notify) Recv() (Message, bool, error) {
 		err               error
 	)
 	for {
-		// 32 bits of the flags: MSG_CMSG_CLOEXEC is in them, so that no
-		// received fd can leak into a child forked meanwhile.
+		// MSG_CMSG_CLOEXEC, so that no received fd can leak into a child
+		// that is forked meanwhile.
 		size, oobn, flags, _, err = unix.Recvmsg(n.fd, n.buf, n.oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 		if err != unix.EINTR {
 			break

@@ -273,10 +273,21 @@ func TestAccept(t *testing.T) {
 		sender int
 		want   bool
 	}{
-		{"none", main, false}, {"", main, false}, {"nonsense", main, false},
-		{"main", main, true}, {"main", worker, false}, {"main", stranger, false}, {"main", 0, false},
-		{"exec", main, true}, {"exec", worker, true}, {"exec", stranger, false}, {"exec", 0, false},
-		{"all", main, true}, {"all", worker, true}, {"all", stranger, false}, {"all", 0, false},
+		{"none", main, false},
+		{"", main, false},
+		{"nonsense", main, false},
+		{"main", main, true},
+		{"main", worker, false},
+		{"main", stranger, false},
+		{"main", 0, false},
+		{"exec", main, true},
+		{"exec", worker, true},
+		{"exec", stranger, false},
+		{"exec", 0, false},
+		{"all", main, true},
+		{"all", worker, true},
+		{"all", stranger, false},
+		{"all", 0, false},
 	} {
 		if got := Accept(c.access, c.sender, main, tree); got != c.want {
 			t.Errorf("%s, %d: %v", c.access, c.sender, got)

@@ -129,8 +129,14 @@ func TestWatchdogInterval(t *testing.T) {
 		usec, pid string
 		want      time.Duration
 	}{
-		{"", "", 0}, {"3000000", "", 3 * time.Second}, {"3000000", pid, 3 * time.Second}, {"3000000", "1", 0},
-		{"0", "", 0}, {"-1", "", 0}, {"x", pid, 0}, {"3000000", "0" + pid, 0},
+		{"", "", 0},
+		{"3000000", "", 3 * time.Second},
+		{"3000000", pid, 3 * time.Second},
+		{"3000000", "1", 0},
+		{"0", "", 0},
+		{"-1", "", 0},
+		{"x", pid, 0},
+		{"3000000", "0" + pid, 0},
 	} {
 		u, _ := NewUpward(env("WATCHDOG_USEC", c.usec, "WATCHDOG_PID", c.pid))
 		if got := u.WatchdogInterval(); got != c.want {
