@@ -95,6 +95,9 @@ func tree(t *testing.T, part string, cgroup bool, sole bool) (*Tree, *shim.Child
 // readies is how many lines "ready" a part says: a storm one for each chain.
 func readies(part string) int {
 	name, rest, _ := strings.Cut(part, ":")
+	if name == "usr1-all" {
+		return 3
+	}
 	if n, err := strconv.Atoi(rest); err == nil && strings.HasSuffix(name, "storm") {
 		return n
 	}
@@ -163,9 +166,7 @@ func playing(part string, env ...string) *exec.Cmd {
 
 func hang() {
 	signal.Ignore(syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
-	select {
-	case <-time.After(2 * patience): // a test that failed to end us does not leave us for ever
-	}
+	time.Sleep(2 * patience) // a test that fails to end us does not leave us for ever
 }
 
 func play(part string) {
@@ -204,7 +205,7 @@ func play(part string) {
 		hang()
 	case "fork-clean":
 		c := playing("silent")
-		c.Env = []string{procPlay + "=silent"}
+		c.Env = []string{procPlay + "=silent", "FOR_THE_TEST=" + os.Getenv("INVOCATION_ID")}
 		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := c.Start(); err != nil {
 			panic(err)
@@ -245,6 +246,25 @@ func play(part string) {
 		chain(true, 1000000, []byte("ready\n"))
 	case "group-chain":
 		chain(false, 1000000, []byte("ready\n"))
+	case "setup":
+		playSetup()
+	case "reaper":
+		n, _ := strconv.Atoi(rest)
+		playReaper(n)
+	case "orphans":
+		n, _ := strconv.Atoi(rest)
+		orphans(n)
+	case "foreground":
+		playForeground()
+	case "usr1-all": // main and two others that end with 7 on SIGUSR1
+		for range 2 {
+			c := playing("signals")
+			c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+			if err := c.Start(); err != nil {
+				panic(err)
+			}
+		}
+		play("signals")
 	case "signals":
 		ch := make(chan os.Signal, 1)
 		signal.Notify(ch, syscall.SIGUSR1)
@@ -279,11 +299,11 @@ func chain(setsid bool, links int, ready []byte) {
 }
 
 func TestTreesEnd(t *testing.T) {
-	parts := []string{"ignore-term", "double-fork", "gone-main", "stopped", "zombies", "group-storm:10", "storm:1", "storm:10"}
+	parts := []string{"ignore-term", "double-fork", "gone-main", "clean-env", "stopped", "zombies", "group-storm:10", "storm:1", "storm:10"}
 	for _, cgroup := range []bool{true, false} {
 		for _, part := range parts {
 			t.Run(fmt.Sprintf("%s/cgroup=%v", part, cgroup), func(t *testing.T) {
-				tr, c := tree(t, part, cgroup, false)
+				tr, c := tree(t, part, cgroup, part == "clean-env")
 				begin := time.Now()
 				rounds := end(t, tr, c)
 				t.Logf("%s: %d rounds, %v", tr.Way(), rounds, time.Since(begin))
@@ -293,7 +313,8 @@ func TestTreesEnd(t *testing.T) {
 	}
 }
 
-// nobody checks by other means that nobody with the marker lives.
+// nobody checks by other means that nobody of the tree lives: each has the
+// marker in its environment, be it under another name.
 func nobody(t *testing.T, tr *Tree) {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
@@ -311,3 +332,8 @@ func nobody(t *testing.T, tr *Tree) {
 		}
 	}
 }
+
+// noDeadline is for walks that may take their time.
+var noDeadline time.Time
+
+func pointer(p *int32) unsafe.Pointer { return unsafe.Pointer(p) }
