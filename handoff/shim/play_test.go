@@ -29,6 +29,20 @@ func play(part string) {
 			panic(err)
 		}
 		unix.Wait4(c.PID, nil, 0, nil)
+	case "session":
+		tty := openTerminal()
+		exe, _ := os.Executable()
+		spec := New(exe, []string{"play"}, []string{shimPlay + "=foreground"})
+		spec.Files = []int{tty, 1, 2}
+		spec.Foreground = tty
+		c, err := Start(spec)
+		if err != nil {
+			panic(err)
+		}
+		unix.Wait4(c.PID, nil, 0, nil)
+	case "foreground":
+		group, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
+		fmt.Println("foreground", err == nil && group == os.Getpid())
 	case "state":
 		pgid, _ := unix.Getpgid(0)
 		dir, _ := os.Getwd()
@@ -58,4 +72,28 @@ func sorted(lines string) []string {
 	l := strings.Split(strings.TrimSpace(lines), "\n")
 	sort.Strings(l)
 	return l
+}
+
+// openTerminal makes a session of our own with a new pseudo-terminal.
+func openTerminal() (tty int) {
+	if _, err := unix.Setsid(); err != nil {
+		panic(err)
+	}
+	master, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err != nil {
+		panic(err)
+	}
+	unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0)
+	n, err := unix.IoctlGetInt(master, unix.TIOCGPTN)
+	if err != nil {
+		panic(err)
+	}
+	tty, err = unix.Open(fmt.Sprint("/dev/pts/", n), unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err != nil {
+		panic(err)
+	}
+	if err := unix.IoctlSetInt(tty, unix.TIOCSCTTY, 0); err != nil {
+		panic(err)
+	}
+	return tty
 }

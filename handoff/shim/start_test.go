@@ -352,7 +352,7 @@ func TestStages(t *testing.T) {
 				if root {
 					t.Skip("root may: covered without root")
 				}
-			case StageUID, StageGID, StageGroups:
+			case StageGroups:
 				if !root {
 					test.errno = unix.EPERM
 				}
@@ -364,6 +364,15 @@ func TestStages(t *testing.T) {
 				t.Errorf("error is %q (%d, %v)", e, e.Stage, e.Errno)
 			}
 		})
+	}
+}
+
+// TestForeground has a child that leads a session on a pseudo-terminal start
+// another in the foreground.
+func TestForeground(t *testing.T) {
+	spec, out := playing(t, "session")
+	if got := run(t, spec, out); got != "foreground true\n" {
+		t.Errorf("said %q", got)
 	}
 }
 
