@@ -189,13 +189,22 @@ func (g *group) rejoin(l *Lane, backlog int) error {
 	} else {
 		g.gap(i)
 	}
-	err := unix.Listen(l.fd, backlog)
+	again := func(fd int) error {
+		// One that somebody else bound to port 0 has no port any more.
+		if at, err := boundAddr(fd); err == nil && at.Port() == 0 {
+			if err := bindTo(fd, l.socket.addr); err != nil {
+				return err
+			}
+		}
+		return unix.Listen(fd, backlog)
+	}
+	err := again(l.fd)
 	g.order = append(g.order, m)
 	if err != nil {
 		return fmt.Errorf("cannot make lane %d of %s listen again: %w", l.number, l.socket.Name(), err)
 	}
 	for _, o := range ill {
-		if err := unix.Listen(o.fd, backlog); err == nil || o.lane != nil {
+		if err := again(o.fd); err == nil || o.lane != nil {
 			g.order = append(g.order, o)
 		}
 	}

@@ -79,11 +79,7 @@ func inet(c config.Socket, at netip.AddrPort, r role, like int) (fd int, warns [
 	} else {
 		warns = maySet(fd, domain, stream, c)
 	}
-	sa, err := sockaddr(at)
-	if err != nil {
-		return fd, nil, failed("address", c, err)
-	}
-	if err := unix.Bind(fd, sa); err != nil {
+	if err := bind(fd, at, domain, typ); err != nil {
 		return fd, nil, failed("bind", c, err)
 	}
 	if r == first && !c.Options.Shared {
@@ -101,6 +97,77 @@ func inet(c config.Socket, at netip.AddrPort, r role, like int) (fd int, warns [
 		}
 	}
 	return fd, warns, nil
+}
+
+// bind binds fd to at, whose port may be 0.
+//
+// A socket that was bound to port 0 loses its port when somebody shuts it down:
+// the kernel keeps only what was asked for (SOCK_BINDPORT_LOCK), and listen(2)
+// then takes another one. So another socket finds a free port, and fd asks for
+// that one.
+func bind(fd int, at netip.AddrPort, domain, typ int) error {
+	if at.Port() != 0 {
+		return bindTo(fd, at)
+	}
+	var err error
+	for range portTries {
+		if err = bindFree(fd, at, domain, typ); !errors.Is(err, unix.EADDRINUSE) {
+			return err
+		}
+	}
+	return err
+}
+
+func bindFree(fd int, at netip.AddrPort, domain, typ int) error {
+	scout, err := unix.Socket(domain, typ|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	open := true
+	defer func() {
+		if open {
+			unix.Close(scout)
+		}
+	}()
+	if domain == unix.AF_INET6 {
+		only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+		if err == nil {
+			err = unix.SetsockoptInt(scout, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, opt := range []int{unix.IP_FREEBIND, unix.IP_TRANSPARENT} {
+		if v, err := unix.GetsockoptInt(fd, unix.IPPROTO_IP, opt); err == nil && v != 0 {
+			_ = on(scout, unix.IPPROTO_IP, opt)
+		}
+	}
+	if err := bindTo(scout, at); err != nil {
+		return err
+	}
+	free, err := boundAddr(scout)
+	if err != nil {
+		return err
+	}
+	if typ == unix.SOCK_STREAM {
+		// Both with SO_REUSEADDR and neither listening: nobody gets between.
+		if err := on(scout, unix.SOL_SOCKET, unix.SO_REUSEADDR); err != nil {
+			return err
+		}
+	} else {
+		unix.Close(scout)
+		open = false
+	}
+	return bindTo(fd, free)
+}
+
+func bindTo(fd int, at netip.AddrPort) error {
+	sa, err := sockaddr(at)
+	if err != nil {
+		return err
+	}
+	return unix.Bind(fd, sa)
 }
 
 // mustSet sets what decides whether and where bind(2) succeeds.

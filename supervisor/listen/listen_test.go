@@ -343,3 +343,5 @@ func halfOpen(t *testing.T, s *Socket) (end func()) {
 		t.Cleanup(func() { unix.Close(fd) })
 	}
 }
+
+func configs(c ...config.Socket) []config.Socket { return c }
