@@ -43,8 +43,9 @@ func (l *Lane) Socket() *Socket { return l.socket }
 func (l *Lane) Number() int { return l.number }
 
 // Queue tells how much waits to be taken: connections in the accept queue and
-// its limit; of UDP and unixgram bytes in the receive buffer, with the kernel's
-// overhead, and their limit. Handshakes in flight do not count: see Gate.
+// its limit; of UDP bytes in the receive buffer, with the kernel's overhead, and
+// their limit; of unixgram the bytes of the first datagram, and 0. Handshakes in
+// flight do not count: see Gate.
 func (l *Lane) Queue() (queued, backlog int, err error) {
 	l.socket.group.mu.Lock()
 	defer l.socket.group.mu.Unlock()
@@ -69,7 +70,7 @@ func (l *Lane) queue() (queued, backlog int, err error) {
 			return 0, 0, nil // shut down: its queue was reset
 		}
 		return int(info.Unacked), int(info.Sacked), nil
-	case "udp", "unixgram":
+	case "udp":
 		var mem [9]uint32 // SK_MEMINFO_*
 		size := uint32(unsafe.Sizeof(mem))
 		_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(l.fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
@@ -83,10 +84,13 @@ func (l *Lane) queue() (queued, backlog int, err error) {
 		if err != nil {
 			return 0, 0, err
 		}
-		for _, s := range found {
-			return int(s.RQueue), int(s.WQueue), nil
+		if len(found) == 0 {
+			return 0, 0, unix.ENOENT
 		}
-		return 0, 0, unix.ENOENT
+		if l.socket.cfg.Network == "unixgram" {
+			return int(found[0].RQueue), 0, nil // its other number is about sending
+		}
+		return int(found[0].RQueue), int(found[0].WQueue), nil
 	}
 }
 
