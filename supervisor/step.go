@@ -653,6 +653,9 @@ func (s *service) crashed(now time.Time, g *generation) {
 		return
 	}
 	s.failures++
+	if killed(g) {
+		s.failures = min(s.failures, 2)
+	}
 	s.restarts++
 	delay := restartDelay(s.cfg, s.failures, s.rng.Float64())
 	if delay == 0 && s.startable() {

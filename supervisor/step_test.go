@@ -413,6 +413,25 @@ func TestCrashPolicy(t *testing.T) {
 	w.must(w.s.state == starting, "a healthy run did not reset the backoff")
 }
 
+// Whoever kills a server again and again sees it come back each time.
+func TestKilledFromOutside(t *testing.T) {
+	w := newWorld(t, testConfig())
+	w.send(evStart{})
+	for range 200 {
+		g := w.s.candidate
+		w.must(g != nil, "no generation on its way")
+		w.now = w.now.Add(5 * time.Millisecond)
+		w.die(g.n, Exit{Signal: 9})
+		if w.s.state == backoff {
+			w.must(w.s.deadline.Sub(w.now) <= 120*time.Millisecond, "waits %v", w.s.deadline.Sub(w.now))
+			w.pass(w.s.deadline.Sub(w.now))
+		}
+	}
+	w.now = w.now.Add(time.Second)
+	w.die(w.s.candidate.n, Exit{Signal: 9})
+	w.must(w.s.state == starting, "one that lived for a second does not come back at once")
+}
+
 func TestRestartTable(t *testing.T) {
 	// systemd.service(5), table 1: rows are exits, columns are Restart=.
 	columns := []config.Restart{
