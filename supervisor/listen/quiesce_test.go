@@ -2,6 +2,7 @@ package listen
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -81,6 +82,26 @@ func answered(t *testing.T, c net.Conn) {
 	}
 }
 
+// silenced connects until a client stays in the queue. The child may take some
+// still: it was on its way to accept(2) when its epoll set was changed.
+func silenced(t *testing.T, s *Socket, l *Lane) {
+	t.Helper()
+	until(t, "a client stays here and does not come to the child", func() bool {
+		c := dial(t, s)
+		defer c.Close()
+		for {
+			if fd := accept(t, l); fd >= 0 {
+				unix.Close(fd)
+				return true
+			}
+			_ = c.SetReadDeadline(time.Now().Add(time.Millisecond))
+			if n, err := c.Read(make([]byte, 9)); n > 0 || errors.Is(err, io.EOF) {
+				return false // the child's
+			}
+		}
+	})
+}
+
 func TestQuiesce(t *testing.T) {
 	s := open(t, unixAt("unix", filepath.Join(t.TempDir(), "s")))
 	one := s.Sockets()[0]
@@ -95,11 +116,7 @@ func TestQuiesce(t *testing.T) {
 		if len(q.Silenced) != 1 || q.Silenced[0] != pid || len(q.Left) != 0 {
 			t.Fatalf("%+v", q)
 		}
-		c := dial(t, one)
-		var fd int
-		until(t, "the client is here and not with the child", func() bool { fd = accept(t, l); return fd >= 0 })
-		unix.Close(fd)
-		c.Close()
+		silenced(t, one, l)
 		if err := q.Undo(); err != nil {
 			t.Fatal(err)
 		}
