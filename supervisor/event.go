@@ -133,8 +133,7 @@ type GateResult struct {
 	Unanswered int           // accepted connections without an answer
 	Gate       time.Duration // until the queue was empty
 	Shield     time.Duration // until everything was answered
-	Quiesced   bool          // a shared listener was taken out of its epoll sets
-	Note       string        // what could not be done, for the log
+	Note       string        // how it was done where not by lanes, or what could not be done
 }
 
 // clean reports whether nothing was left behind.

@@ -48,7 +48,8 @@ type instance struct {
 
 	watching context.CancelFunc // readiness
 	gate     context.CancelFunc
-	recheck  time.Duration // pause before the next look whether the tree is empty
+	quiesced *listen.Quiesced // shared listeners that it was silenced on
+	recheck  time.Duration    // pause before the next look whether the tree is empty
 }
 
 // spawn starts a generation. Failure is an event: nothing of it is left then.
@@ -222,13 +223,16 @@ func (l *loop) spec(in *instance) (*shim.Spec, error) {
 
 // plan lends the lanes by the protocols that were asked for.
 func (l *loop) plan(in *instance) (wire.Plan, error) {
-	if len(in.lanes) == 0 || !l.offers("systemd") {
+	if len(in.lanes) == 0 {
 		return wire.Plan{}, nil
 	}
 	listeners := make([]wire.Listener, len(in.lanes))
 	for i, lane := range in.lanes {
 		s := lane.Socket()
 		listeners[i] = wire.Listener{FD: lane.FD(), Name: s.Name(), Network: s.Network(), Addr: s.Addr()}
+	}
+	if !l.offers("systemd") { // fd: the numbers alone, by {fd:NAME}
+		return wire.FDs(listeners), nil
 	}
 	return wire.Systemd(listeners)
 }
@@ -326,6 +330,9 @@ func (l *loop) release(in *instance) {
 	l.cancelGate(in)
 	if in.watching != nil {
 		in.watching()
+	}
+	if in.quiesced != nil {
+		in.quiesced.Close()
 	}
 	l.returnLanes(in)
 	if in.notify != nil {

@@ -123,6 +123,12 @@ func (l *loop) steer(in *instance) {
 	if l.set == nil || in.returned {
 		return
 	}
+	if q := in.quiesced; q != nil { // an old generation that is taken back
+		in.quiesced = nil
+		if err := q.Undo(); err != nil {
+			l.warn(in, "cannot wake the old generation up again", err)
+		}
+	}
 	if err := l.set.Steer(in.lanes); err != nil {
 		l.warn(in, "cannot move new connections", err)
 	}
@@ -164,7 +170,9 @@ func (l *loop) stranded() (lanes, clients int) {
 }
 
 // startGate waits in the background until nothing is on its way to the
-// instance, and everything that it accepted is answered.
+// instance, and everything that it accepted is answered. Where generations
+// share a listener there is no lane to steer away from: the old one is silenced
+// by taking the listener out of its epoll sets.
 func (l *loop) startGate(in *instance, bound time.Duration) {
 	ctx, cancel := context.WithCancel(context.Background())
 	in.gate = cancel
@@ -172,14 +180,41 @@ func (l *loop) startGate(in *instance, bound time.Duration) {
 	if err != nil {
 		l.warn(in, "cannot see the processes of the old generation", err)
 	}
+	note := l.quiesce(in, pids)
 	gen, lanes := in.n, in.lanes
 	l.children.Go(func() {
 		defer cancel()
 		r := waitGate(ctx, lanes, pids, bound)
+		if r.Note == "" {
+			r.Note = note
+		}
 		if ctx.Err() == nil {
 			l.post(evGate{gen: gen, result: r})
 		}
 	})
+}
+
+// quiesce silences the instance on the listeners that it shares with the next
+// generation, and says what could not be done.
+func (l *loop) quiesce(in *instance, pids []int) (note string) {
+	var inodes []uint64
+	for _, lane := range in.lanes {
+		if shared, _ := lane.Socket().Shared(); shared {
+			inodes = append(inodes, lane.Inode())
+		}
+	}
+	if len(inodes) == 0 {
+		return ""
+	}
+	q, err := listen.Quiesce(pids, inodes)
+	if err != nil {
+		return "shared listener, silenced by the stop signal alone: " + err.Error()
+	}
+	in.quiesced = q
+	if len(q.Left) > 0 {
+		return "shared listener, silenced by the stop signal alone: no epoll"
+	}
+	return "shared listener, taken out of epoll"
 }
 
 // waitGate is called in a goroutine of its own.
@@ -189,6 +224,16 @@ func waitGate(ctx context.Context, lanes []*listen.Lane, pids []int, bound time.
 	}
 	r, err := listen.WaitGate(ctx, lanes, bound)
 	out := GateResult{Queued: r.Queued, InFlight: r.InFlight, Unanswered: r.Unanswered, Gate: r.GateFor, Shield: r.ShieldFor}
+	for _, lane := range lanes {
+		if shared, _ := lane.Socket().Shared(); !shared || err != nil {
+			continue
+		}
+		began := time.Now()
+		var left int
+		left, err = listen.WaitRead(ctx, pids, lane, bound)
+		out.Unanswered += left
+		out.Shield += time.Since(began)
+	}
 	if err != nil && ctx.Err() == nil {
 		out.Note = err.Error()
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/supervise/supervise/supervisor/config"
@@ -195,6 +196,9 @@ func (l *loop) probe(in *instance) (ready.Probe, error) {
 	r := l.cfg.Ready
 	switch r.Kind {
 	case config.ReadyHTTP:
+		if strings.HasPrefix(r.URL, "/") {
+			return l.ownHTTP(in, r.URL)
+		}
 		network, address, err := ready.Target(r.URL)
 		if err != nil {
 			return nil, err
@@ -207,6 +211,16 @@ func (l *loop) probe(in *instance) (ready.Probe, error) {
 	case config.ReadyAuto, config.ReadyNotify, config.ReadyListening, config.ReadyExec, config.ReadyDelay:
 	}
 	return nil, errors.New("cannot happen: no probe was asked for")
+}
+
+// ownHTTP asks the first TCP socket of the service.
+func (l *loop) ownHTTP(in *instance, path string) (ready.Probe, error) {
+	for _, lane := range in.lanes {
+		if s := lane.Socket(); s.Network() == "tcp" {
+			return ready.NewHTTP("http://"+s.DialAddr()+path, l.dialLane(in, lane))
+		}
+	}
+	return nil, fmt.Errorf("cannot ask for %s: the service has no tcp socket", path)
 }
 
 func (l *loop) tcpProbe(in *instance, address string) (ready.Probe, error) {

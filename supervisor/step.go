@@ -8,11 +8,15 @@ import (
 	"github.com/supervise/supervise/supervisor/config"
 )
 
+// finalSignalGrace is how long FinalKillSignal= has where it is not SIGKILL,
+// so that a stop still ends within a second after its timeout.
+const finalSignalGrace = 50 * time.Millisecond
+
 // How often SIGKILL is repeated while processes are left, and how long before
 // it is given up: what survives that long hangs in the kernel (state D).
 const (
 	killAgain  = 20 * time.Millisecond
-	killGiveUp = 900 * time.Millisecond
+	killGiveUp = 850 * time.Millisecond
 )
 
 // step applies ev to s as of now and returns what must be done about it, in
@@ -409,6 +413,11 @@ func (s *service) end(now time.Time, g *generation, why cause) {
 		return
 	}
 	s.do(actSignal{gen: g.n, signal: sig, mode: mode})
+	if s.cfg.SendSIGHUP {
+		s.do(actSignal{gen: g.n, signal: int(syscall.SIGHUP), mode: mode})
+	}
+	// A stopped process hears nothing: systemd.kill(5) sends this as well.
+	s.do(actSignal{gen: g.n, signal: int(syscall.SIGCONT), mode: mode})
 }
 
 // impossible notes a cell of the tables that cannot be reached. It is an
@@ -841,6 +850,11 @@ func (s *service) killDeadline(now time.Time, g *generation) {
 	case !g.final && !s.cfg.SendSIGKILL:
 		g.deadline = time.Time{}
 		s.log(levelWarn, g, "still there at its stop timeout, and SendSIGKILL=no", "timeout", s.cfg.TimeoutStop)
+	case !g.final && !g.timedOut && s.cfg.FinalSignal != syscall.SIGKILL && s.cfg.FinalSignal != 0:
+		g.timedOut = true
+		g.deadline = now.Add(finalSignalGrace)
+		s.log(levelWarn, g, "still there at its stop timeout, sending the final signal", "signal", config.SignalName(s.cfg.FinalSignal))
+		s.do(actSignal{gen: g.n, signal: int(s.cfg.FinalSignal), mode: config.KillControlGroup})
 	case !g.final:
 		g.timedOut = true
 		s.log(levelWarn, g, "still there at its stop timeout, killing all of it", "timeout", now.Sub(g.endedAt).Round(time.Millisecond))

@@ -75,6 +75,14 @@ func newLoop(o Options) (*loop, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, &StartError{Status: ExitUsage, Err: err}
 	}
+	if err := checkSupported(cfg); err != nil {
+		return nil, &StartError{Status: ExitUsage, Err: err}
+	}
+	for _, s := range cfg.Sockets {
+		if unused := s.Unused(); len(unused) > 0 {
+			o.Log.Warn("options without a meaning for this socket", "service", cfg.Name, "socket", s.Source, "options", strings.Join(unused, ", "))
+		}
+	}
 	l := &loop{
 		cfg: cfg, log: o.Log, environ: o.Environ,
 		s:         newService(cfg, rand.Uint64()),
@@ -104,6 +112,21 @@ func newLoop(o Options) (*loop, error) {
 	}
 	l.tty = openTerminal()
 	return l, nil
+}
+
+// checkSupported refuses what the configuration knows and this version does not do.
+func checkSupported(cfg *config.Service) error {
+	for _, name := range cfg.Handoff {
+		switch name {
+		case "auto", "systemd", "fd", "none":
+		default:
+			return fmt.Errorf("handoff %s is not supported yet: write auto, systemd, fd or none", name)
+		}
+	}
+	if cfg.Output == "journal" {
+		return errors.New("output journal is not supported yet: write inherit, prefix or a file; under systemd what is inherited goes to the journal")
+	}
+	return nil
 }
 
 // close gives back everything that belongs to the supervisor as a whole. What
