@@ -118,7 +118,7 @@ func (w *world) perform(a action) []event {
 		p.others = 0
 	case actCheckEmpty:
 		if p := w.proc(a.gen); !p.alive && p.others == 0 {
-			return []event{evEmpty{gen: a.gen}}
+			return []event{evEmpty(a)}
 		}
 	case actRelease:
 		p := w.proc(a.gen)
