@@ -2,8 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -44,7 +42,7 @@ type instance struct {
 	said   bool         // READY=1 came
 	served map[int]bool // indices of the sockets it was seen to serve
 
-	speaksNotify bool // its file looks as if it would say READY=1
+	path string // of the file that was executed
 
 	watching context.CancelFunc // readiness
 	gate     context.CancelFunc
@@ -54,7 +52,7 @@ type instance struct {
 
 // spawn starts a generation. Failure is an event: nothing of it is left then.
 func (l *loop) spawn(gen int) {
-	in := &instance{n: gen, pidfd: -1, access: "all"}
+	in := l.takeSpare(gen)
 	l.instances[gen] = in
 	if err := l.start(in); err != nil {
 		l.send(evSpawnFailed{gen: gen, err: err})
@@ -64,9 +62,6 @@ func (l *loop) spawn(gen int) {
 }
 
 func (l *loop) start(in *instance) error {
-	var id [16]byte
-	_, _ = rand.Read(id[:]) // never fails: crypto/rand.Read
-	in.marker = hex.EncodeToString(id[:])
 	var err error
 	if l.set != nil {
 		if in.lanes, err = l.set.Lend(); err != nil {
@@ -74,22 +69,20 @@ func (l *loop) start(in *instance) error {
 		}
 		l.watchLanes()
 	}
-	if in.notify, err = ready.ListenNotify(l.runDir, fmt.Sprintf("%s.%d", l.cfg.Name, in.n)); err != nil {
+	if err := l.prepare(in); err != nil {
 		return err
 	}
-	if in.output, err = logs.New(l.outputOptions(in)); err != nil {
-		return err
+	if in.output == nil {
+		if in.output, err = logs.New(l.outputOptions(in)); err != nil {
+			return err
+		}
 	}
-	in.tree = proc.NewTree(proc.TreeConfig{
-		Name: l.cfg.Name, Generation: in.n, Marker: in.marker, UseCgroup: l.cfg.Cgroup,
-		Sole:   func() bool { return len(l.instances) == 1 },
-		Others: func() []int { return l.otherPids(in) },
-	})
 	l.noteWay(in)
 	spec, err := l.spec(in)
 	if err != nil {
 		return err
 	}
+	in.path = spec.Path
 	if in.child, err = shim.Start(spec); err != nil {
 		// A kernel or container that lets us make a cgroup and not be born into it.
 		var e *shim.Error
@@ -200,7 +193,6 @@ func (l *loop) spec(in *instance) (*shim.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	in.speaksNotify = l.servedSockets == nil && !l.speaks && ready.SpeaksNotify(path)
 	spec := shim.New(path, argv, env)
 	spec.Files = append([]int{0, in.output.ChildStdout(), in.output.ChildStderr()}, plan.Files...)
 	spec.PIDEnv = plan.PIDEnv

@@ -23,6 +23,7 @@ type loop struct {
 
 	set       *listen.Set
 	instances map[int]*instance // by generation, until released
+	spare     *instance         // prepared for the next generation, or nil
 	mains     map[int]*instance // by pid of a living or unreaped main process
 	helpers   map[int]func(proc.Exit)
 	pending   []event // to be given to the machine, in order

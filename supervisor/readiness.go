@@ -33,6 +33,7 @@ func (l *loop) becameReady(in *instance, how string, evidence bool) {
 		l.servedSockets = in.served
 	}
 	l.send(evReady{gen: in.n, how: how, evidence: evidence})
+	l.after(spareAfter, l.prepareSpare)
 }
 
 // watchReady begins to look for readiness as the configuration says. READY=1
@@ -98,17 +99,33 @@ func (l *loop) watchListening(ctx context.Context, in *instance, kind config.Rea
 		}
 	}
 	settler := &ready.Settler{Settle: l.cfg.Settle, Wants: wants}
-	if kind == config.ReadyAuto && l.servedSockets == nil && in.speaksNotify {
-		settler.Settle = max(settler.Settle, noReadyIn)
-	}
-	l.look(ctx, in, func(pids []int) ([]uint64, error) {
+	see := func(pids []int) ([]uint64, error) {
 		sight, err := ready.Seen(pids, inodes)
 		return sight.Inodes(), err
-	}, settler, func(seen []uint64) {
+	}
+	settled := func(seen []uint64) {
 		in.served = map[int]bool{}
 		for _, inode := range seen {
 			in.served[socketOf[inode]] = true
 		}
+	}
+	if kind != config.ReadyAuto || l.servedSockets != nil {
+		l.look(ctx, in, see, settler, settled)
+		return
+	}
+	// Nothing is known of this command yet. To search its file for a sign that it
+	// will say READY=1 takes time, and the loop has none.
+	l.children.Go(func() {
+		speaks := ready.SpeaksNotify(in.path)
+		l.poll.post(func() {
+			if ctx.Err() != nil {
+				return
+			}
+			if speaks {
+				settler.Settle = max(settler.Settle, noReadyIn)
+			}
+			l.look(ctx, in, see, settler, settled)
+		})
 	})
 }
 

@@ -142,6 +142,7 @@ func (l *loop) close() {
 			l.closeOutput(in)
 		}
 	}
+	l.dropSpare()
 	l.closeListeners()
 	if l.tty != nil {
 		l.tty.takeBack()
