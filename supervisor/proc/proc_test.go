@@ -30,6 +30,8 @@ func TestMain(m *testing.M) {
 		play(part)
 		os.Exit(0)
 	}
+	// A -race build sleeps a second at each exit.
+	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	if _, err := Setup(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -63,7 +65,7 @@ func tree(t *testing.T, part string, cgroup bool, sole bool) (*Tree, *shim.Child
 		t.Fatal(err)
 	}
 	spec := shim.New(self(), []string{"play-" + part}, []string{
-		procPlay + "=" + part, "INVOCATION_ID=" + tr.cfg.Marker, "PATH=" + os.Getenv("PATH"), "GOMAXPROCS=1",
+		procPlay + "=" + part, "INVOCATION_ID=" + tr.cfg.Marker, "PATH=" + os.Getenv("PATH"), "GOMAXPROCS=1", "GORACE=" + os.Getenv("GORACE"),
 	})
 	spec.Files = []int{0, p[1], 2}
 	spec.Setpgid = true
@@ -243,9 +245,9 @@ func play(part string) {
 		}
 		hang()
 	case "chain":
-		chain(true, 1000000, []byte("ready\n"))
+		chain(true, 20000, []byte("ready\n"))
 	case "group-chain":
-		chain(false, 1000000, []byte("ready\n"))
+		chain(false, 20000, []byte("ready\n"))
 	case "setup":
 		playSetup()
 	case "reaper":
