@@ -37,7 +37,7 @@ func (l *loop) perform(a action) {
 			l.returnLanes(in)
 		}
 	case actSignal:
-		if in := l.instance(a.gen); in != nil {
+		if in := l.instance(a.gen); in != nil && !l.nobodyLeft(in) {
 			if err := in.tree.Signal(syscall.Signal(a.signal), a.mode); err != nil {
 				l.warn(in, "cannot send "+config.SignalName(syscall.Signal(a.signal)), err)
 			}
@@ -67,6 +67,16 @@ func (l *loop) perform(a action) {
 	case actEnd:
 		l.ended, l.status = true, a.status
 	}
+}
+
+// nobodyLeft reports whether it is known, for the price of one read, that a
+// dead main process left nobody behind.
+func (l *loop) nobodyLeft(in *instance) bool {
+	if !in.exited || in.tree.EventsFD() < 0 {
+		return false
+	}
+	empty, err := in.tree.Empty()
+	return empty && err == nil
 }
 
 // write is the only place where the machine's words are logged.

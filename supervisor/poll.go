@@ -18,8 +18,9 @@ type poller struct {
 	handlers map[int]func()
 	buf      [64]unix.EpollEvent
 
-	mu   sync.Mutex
-	mail []func()
+	mu     sync.Mutex
+	mail   []func()
+	closed bool
 }
 
 func newPoller() (*poller, error) {
@@ -63,13 +64,16 @@ func (p *poller) remove(fd int) {
 	_ = unix.EpollCtl(p.epfd, unix.EPOLL_CTL_DEL, fd, nil)
 }
 
-// post has f called by the loop. It never blocks.
+// forget ends the watch of a descriptor that is closed, or will be next: the
+// kernel forgets one with its last duplicate. Its number may come again soon.
+func (p *poller) forget(fd int) { delete(p.handlers, fd) }
+
+// post has f called by the loop, if that still runs. It never blocks.
 func (p *poller) post(f func()) {
 	p.mu.Lock()
-	first := len(p.mail) == 0
+	defer p.mu.Unlock()
 	p.mail = append(p.mail, f)
-	p.mu.Unlock()
-	if first {
+	if len(p.mail) == 1 && !p.closed {
 		one := [8]byte{1} // any byte order: it is not zero
 		_, _ = unix.Write(p.wakefd, one[:])
 	}
@@ -114,6 +118,9 @@ func (p *poller) wait(now, deadline time.Time) error {
 }
 
 func (p *poller) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
 	_ = unix.Close(p.wakefd)
 	_ = unix.Close(p.epfd)
 }

@@ -16,13 +16,16 @@ func (l *loop) readReport(in *instance) {
 	if in.child == nil {
 		return
 	}
+	fd := in.child.Report
 	done, err := in.child.ReadReport()
-	switch {
-	case err != nil:
-		l.closeReport(in)
+	if !done && err == nil {
+		return
+	}
+	l.poll.forget(fd) // when done it is closed already
+	l.closeReport(in)
+	if err != nil {
 		l.send(evExecFailed{gen: in.n, err: err})
-	case done:
-		l.closeReport(in)
+	} else {
 		l.send(evExec{gen: in.n})
 	}
 }
@@ -31,8 +34,10 @@ func (l *loop) closeReport(in *instance) {
 	if in.child == nil {
 		return
 	}
-	l.poll.remove(in.child.Report)
-	_ = unix.Close(in.child.Report)
+	if fd := in.child.Report; fd >= 0 {
+		l.poll.remove(fd)
+		_ = unix.Close(fd)
+	}
 	in.child = nil
 }
 
