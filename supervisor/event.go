@@ -195,6 +195,10 @@ type (
 	// actRelease frees what the generation owned: nothing of it is left.
 	actRelease struct{ gen int }
 
+	// actCheckStranded looks for clients in lanes that nobody serves; ends in
+	// evStranded if there are.
+	actCheckStranded struct{}
+
 	// actCloseListeners closes every listener: the user said stop.
 	actCloseListeners struct{}
 
@@ -231,6 +235,7 @@ func (actSignal) isAction()         {}
 func (actKill) isAction()           {}
 func (actCheckEmpty) isAction()     {}
 func (actRelease) isAction()        {}
+func (actCheckStranded) isAction()  {}
 func (actCloseListeners) isAction() {}
 func (actForeground) isAction()     {}
 func (actNotify) isAction()         {}

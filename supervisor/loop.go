@@ -41,6 +41,8 @@ type loop struct {
 	userEnv    []string         // HOME and its like of User=
 	credential *shim.Credential // nil: ours
 
+	lookForStranded bool // lanes were returned or steered
+
 	ended    bool
 	status   int
 	over     chan struct{}  // closed at the end, for goroutines that ask the loop
@@ -91,6 +93,9 @@ func (l *loop) decide() {
 		l.pending = l.pending[1:]
 		for _, a := range l.s.step(time.Now(), ev) {
 			l.perform(a)
+		}
+		if len(l.pending) == 0 {
+			l.checkStranded()
 		}
 	}
 }

@@ -54,6 +54,8 @@ func (l *loop) perform(a action) {
 		if in := l.instance(a.gen); in != nil {
 			l.release(in)
 		}
+	case actCheckStranded:
+		l.lookForStranded = true
 	case actCloseListeners:
 		l.closeListeners()
 	case actForeground:
@@ -142,14 +144,16 @@ func (l *loop) steer(in *instance) {
 	if err := l.set.Steer(in.lanes); err != nil {
 		l.warn(in, "cannot move new connections", err)
 	}
-	l.checkStranded()
+	l.lookForStranded = true
 }
 
-// checkStranded looks for clients in lanes that nobody serves.
+// checkStranded looks for clients in lanes that nobody serves. It comes after
+// all that an event led to: the next generation may have been lent the lane.
 func (l *loop) checkStranded() {
-	if l.set == nil {
+	if !l.lookForStranded || l.set == nil {
 		return
 	}
+	l.lookForStranded = false
 	if lanes, clients := l.stranded(); clients > 0 {
 		l.send(evStranded{lanes: lanes, clients: clients})
 	}
@@ -268,7 +272,7 @@ func (l *loop) returnLanes(in *instance) {
 	}
 	l.set.Return(in.lanes)
 	l.watchLanes()
-	l.checkStranded()
+	l.lookForStranded = true
 }
 
 func (l *loop) closeListeners() {

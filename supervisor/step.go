@@ -12,6 +12,9 @@ import (
 // so that a stop still ends within a second after its timeout.
 const finalSignalGrace = 50 * time.Millisecond
 
+// strandAgain is the shortest wait after a failed rollout for stranded clients.
+const strandAgain = 100 * time.Millisecond
+
 // How often SIGKILL is repeated while processes are left, and how long before
 // it is given up: what survives that long hangs in the kernel (state D).
 const (
@@ -218,7 +221,7 @@ func (s *service) rolloutTime() time.Duration {
 func (s *service) gateTime() time.Duration { return 2 * s.cfg.GateBound }
 
 func (s *service) onStranded(now time.Time, ev evStranded) {
-	if s.strandTried || s.cfg.Type == config.NotifyReload {
+	if !s.strandAt.IsZero() || s.cfg.Type == config.NotifyReload {
 		return
 	}
 	switch s.state {
@@ -293,7 +296,7 @@ func (s *service) onReady(now time.Time, g *generation, ev evReady) {
 func (s *service) promote(now time.Time, g *generation) {
 	old := s.current
 	s.candidate, s.current = nil, g
-	s.strandTried = false
+	s.strandFails, s.strandAt = 0, time.Time{}
 	took := now.Sub(g.started)
 	switch s.state {
 	case starting:
@@ -611,7 +614,8 @@ func (s *service) takeBack(now time.Time, g *generation) {
 // closeRollout ends a rollout that failed.
 func (s *service) closeRollout(now time.Time) {
 	if s.rollout.cause == causeStranded {
-		s.strandTried = true
+		s.strandFails++
+		s.strandAt = now.Add(max(restartDelay(s.cfg, s.strandFails+1, s.rng.Float64()), strandAgain))
 	}
 	s.rolloutsFail++
 	s.rollout = nil
@@ -806,6 +810,10 @@ func (s *service) noteStop(g *generation) {
 
 func (s *service) onDeadline(now time.Time) {
 	s.onBackoffDue(now)
+	if s.state == up && !s.strandAt.IsZero() && !s.strandAt.After(now) {
+		s.strandAt = time.Time{}
+		s.do(actCheckStranded{})
+	}
 	for _, g := range append([]*generation(nil), s.gens...) {
 		if g.deadline.IsZero() || g.deadline.After(now) {
 			continue

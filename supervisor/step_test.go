@@ -135,7 +135,7 @@ func (w *world) perform(a action) []event {
 		if strings.HasPrefix(a.message, "cannot happen") {
 			w.fatalf("%s", a.message)
 		}
-	case actWatchReady, actForeground, actNotify:
+	case actWatchReady, actForeground, actNotify, actCheckStranded:
 	}
 	return nil
 }
@@ -335,6 +335,23 @@ func TestCurrentDiesDuringRollout(t *testing.T) {
 	w.must(w.s.state == up && w.s.current.n == 2, "candidate did not become current")
 	w.send(evStranded{lanes: 1, clients: 3})
 	w.must(w.s.state == replacing, "no rollout for the stranded clients")
+}
+
+// A rollout for stranded clients that fails is tried again, later and later.
+func TestStrandedIsTriedAgain(t *testing.T) {
+	w := newWorld(t, testConfig())
+	w.send(evStart{})
+	w.ready(1)
+	for range 3 {
+		w.send(evStranded{lanes: 1, clients: 3})
+		w.must(w.s.state == replacing, "no rollout for the stranded clients")
+		w.die(w.s.candidate.n, Exit{Signal: 9})
+		w.send(evStranded{lanes: 1, clients: 3})
+		w.must(w.s.state == up, "tried again at once")
+		next := w.s.nextDeadline()
+		w.must(!next.IsZero() && next.Sub(w.now) >= 80*time.Millisecond, "no time to try again")
+		w.pass(next.Sub(w.now))
+	}
 }
 
 func TestStopEndsInTime(t *testing.T) {
