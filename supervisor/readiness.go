@@ -293,11 +293,19 @@ func serves(s *listen.Socket, network, address string) bool {
 	return ip.Unmap() == own.Unmap()
 }
 
+// dialLane dials a lane. Nothing can be steered within a shared listener: any
+// of the generations may accept there, so the connection is kept only when one
+// of this generation's processes did.
 func (l *loop) dialLane(in *instance, lane *listen.Lane) ready.Dial {
-	if shared, _ := lane.Socket().Shared(); shared {
-		return l.dialOwned(in, lane.Dial)
+	s := lane.Socket()
+	if shared, _ := s.Shared(); !shared {
+		return lane.Dial
 	}
-	return lane.Dial
+	network, address := s.Network(), s.Addr()
+	return l.dialOwned(in, func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, address)
+	})
 }
 
 // dialOwned takes a connection only when a process of the generation accepted it.
