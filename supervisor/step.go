@@ -723,6 +723,10 @@ func (s *service) onStop(now time.Time, ev evStop) {
 			s.stop = &ev // it was ending by itself
 		}
 	case starting, up, replacing, backoff:
+		if s.state == starting {
+			// Nobody else runs: how it ends is how the service ends.
+			s.current, s.candidate = s.candidate, nil
+		}
 		s.stop = &ev
 		s.status = 0
 		s.setState(now, stopping)
@@ -797,11 +801,12 @@ func (s *service) gone(now time.Time, g *generation) {
 }
 
 // noteStop takes the exit of the current generation, which was asked to stop,
-// as the supervisor's own: 0 when it was clean.
+// as the supervisor's own: 0 when it was clean, or is not known and nothing
+// had to be killed.
 func (s *service) noteStop(g *generation) {
 	e := g.exit
 	s.lastExit, s.lastCause = &e, g.cause
-	if !g.timedOut && clean(s.cfg, g.exit) {
+	if !g.timedOut && (g.exit.Unknown || clean(s.cfg, g.exit)) {
 		s.status = 0
 	} else {
 		s.status = g.exit.shellStatus()
