@@ -22,12 +22,18 @@ type Service struct {
 
 	Command []string // argv; {fd:NAME}, {addr:NAME} and {port:NAME} are replaced for each generation
 	Dir     string   // WorkingDirectory=, "" is inherited
-	Env     []string // Environment= and EnvironmentFile=, K=V, later wins
-	User    string   // User=, name or number, "" is inherited
-	Group   string   // Group=, name or number
-	Umask   int      // UMask=, -1 is inherited
-	Nice    *int     // Nice=, nil is inherited
-	Limits  []Limit  // LimitNOFILE= and its family, in the order given
+	Env     []string // Environment=, K=V, later wins; Environ joins it with EnvFiles
+
+	// EnvFiles are the EnvironmentFile= in the order given, with their '-' if
+	// they have one. They override Env, as systemd documents, and are read by
+	// Environ for each generation: a rollout takes up what was changed in them.
+	EnvFiles []string
+
+	User   string  // User=, name or number, "" is inherited
+	Group  string  // Group=, name or number
+	Umask  int     // UMask=, -1 is inherited
+	Nice   *int    // Nice=, nil is inherited
+	Limits []Limit // LimitNOFILE= and its family, in the order given
 
 	Type    Type     // Type=
 	Handoff []string // Handoff=: protocol names in the order given; ["auto"] by default
@@ -43,10 +49,11 @@ type Service struct {
 	TimeoutAbort time.Duration  // TimeoutAbortSec=, after a watchdog's SIGABRT; 0: TimeoutStop
 	Watchdog     time.Duration  // WatchdogSec=, 0 is off
 
-	Restart            Restart       // Restart=
+	Restart Restart // Restart=
+	//lint:ignore ST1011 the name is the directive's
 	RestartSec         time.Duration // RestartSec=: the first delay after the restart that comes at once
 	RestartSteps       int           // RestartSteps=: steps from RestartSec to RestartMaxDelay; 0: doubling
-	RestartMaxDelay    time.Duration // RestartMaxDelaySec=
+	RestartMaxDelay    time.Duration // RestartMaxDelaySec=; where it is less than RestartSec, RestartSec holds
 	StartLimitInterval time.Duration // StartLimitIntervalSec=, 0 is no limit
 	StartLimitBurst    int           // StartLimitBurst=, 0 is no limit
 	SuccessExit        ExitSet       // SuccessExitStatus=, besides 0, HUP, INT, TERM and PIPE
@@ -54,6 +61,7 @@ type Service struct {
 	RestartForce       ExitSet       // RestartForceExitStatus=
 
 	GateBound time.Duration // GateBoundSec= of [X-Supervise]: bound of the gate and of the shield, each
+	Probation time.Duration // ProbationSec= of [X-Supervise]: how long a new generation must live before the old one is told to stop
 	Settle    time.Duration // SettleSec= of [X-Supervise]: how long "seen listening" must hold
 	Cgroup    bool          // Cgroup= of [X-Supervise]: use a cgroup of its own where one can be made
 
@@ -147,8 +155,13 @@ type Socket struct {
 	Network string         // "tcp", "udp", "unix" (stream), "unixgram", "unixpacket"
 	Addr    netip.AddrPort // tcp and udp; an unspecified IPv6 address with V6Only false is both families
 	Path    string         // unix*: the path; abstract names begin with '@'
-	V6Only  bool           // IPv6 only; false on an IPv6 wildcard means both families
+	V6Only  bool           // an IPv6 wildcard without IPv4; false on an IPv6 wildcard means both families
 	Zone    string         // IPv6 zone, if any (also in Addr)
+
+	// DualStack: "any address of any family" was asked for (":80", "*:80") and
+	// not IPv6 by name, so where IPv6 cannot be used 0.0.0.0 says the same. Addr
+	// is then [::] with V6Only false.
+	DualStack bool
 
 	// Optional: an address that may be unusable without harm (the ::1 of
 	// localhost on a machine without IPv6): a warning, not an error.

@@ -1,0 +1,252 @@
+package supervisor
+
+import (
+	"time"
+
+	"github.com/supervise/supervise/supervisor/config"
+)
+
+// event is a fact that reached the loop. The set is closed: every event type
+// stands in this file, and step names each of them for each state.
+type event interface{ isEvent() }
+
+type (
+	// evStart asks for the service to be started.
+	evStart struct{}
+
+	// evReload asks for new code or configuration to be taken into use:
+	// SIGHUP, or a control verb.
+	evReload struct{ cause string }
+
+	// evStop asks for everything to be ended. A second one, or hard, ends it
+	// by SIGKILL at once. signal replaces KillSignal= when it is not 0.
+	evStop struct {
+		cause  string
+		signal int
+		hard   bool
+	}
+
+	// evSpawned: the fork succeeded.
+	evSpawned struct{ gen, pid int }
+
+	// evSpawnFailed: nothing runs. err has a stage and an errno.
+	evSpawnFailed struct {
+		gen int
+		err error
+	}
+
+	// evExec: execve(2) succeeded in the child.
+	evExec struct{ gen int }
+
+	// evExecFailed: the child reported a failed stage and will exit.
+	evExecFailed struct {
+		gen int
+		err error
+	}
+
+	// evReady: the generation said, or was seen, to be able to serve.
+	// Evidence is false when nothing but a successful execve(2) is known.
+	evReady struct {
+		gen      int
+		how      string
+		evidence bool
+	}
+
+	// evReloading and evStopping are RELOADING=1 and STOPPING=1 of a main process.
+	evReloading struct{ gen int }
+	evStopping  struct{ gen int }
+
+	// evStatus is STATUS= of a generation.
+	evStatus struct {
+		gen  int
+		text string
+	}
+
+	// evExtend is EXTEND_TIMEOUT_USEC=.
+	evExtend struct {
+		gen int
+		by  time.Duration
+	}
+
+	// evPing is WATCHDOG=1; evWatchdogUsec is WATCHDOG_USEC=; evWatchdogTrigger is WATCHDOG=trigger.
+	evPing         struct{ gen int }
+	evWatchdogUsec struct {
+		gen   int
+		every time.Duration
+	}
+	evWatchdogTrigger struct{ gen int }
+
+	// evMainPID: another process of the tree is the main process now.
+	evMainPID struct{ gen, pid int }
+
+	// evExited: the main process died; others of its tree may live.
+	evExited struct {
+		gen  int
+		exit Exit
+	}
+
+	// evEmpty: no process of the generation is left.
+	evEmpty struct{ gen int }
+
+	// evGate: the gate and the shield of a draining generation are over,
+	// because nothing is left to wait for or because a bound was met.
+	evGate struct {
+		gen    int
+		result GateResult
+	}
+
+	// evStranded: clients wait in the queue of a lane that no living
+	// generation serves.
+	evStranded struct{ lanes, clients int }
+
+	// evDeadline: some deadline has come. Which, the machine finds itself.
+	evDeadline struct{}
+)
+
+func (evStart) isEvent()           {}
+func (evReload) isEvent()          {}
+func (evStop) isEvent()            {}
+func (evSpawned) isEvent()         {}
+func (evSpawnFailed) isEvent()     {}
+func (evExec) isEvent()            {}
+func (evExecFailed) isEvent()      {}
+func (evReady) isEvent()           {}
+func (evReloading) isEvent()       {}
+func (evStopping) isEvent()        {}
+func (evStatus) isEvent()          {}
+func (evExtend) isEvent()          {}
+func (evPing) isEvent()            {}
+func (evWatchdogUsec) isEvent()    {}
+func (evWatchdogTrigger) isEvent() {}
+func (evMainPID) isEvent()         {}
+func (evExited) isEvent()          {}
+func (evEmpty) isEvent()           {}
+func (evGate) isEvent()            {}
+func (evStranded) isEvent()        {}
+func (evDeadline) isEvent()        {}
+
+// GateResult says how the gate of one draining generation ended: what was
+// still there when it ended, and how long each phase took.
+type GateResult struct {
+	Queued     int           // connections left in the accept queues of its lanes
+	InFlight   int           // handshakes left
+	Unanswered int           // accepted connections without an answer
+	Gate       time.Duration // until the queue was empty
+	Shield     time.Duration // until everything was answered
+	Note       string        // how it was done where not by lanes, or what could not be done
+}
+
+// clean reports whether nothing was left behind.
+func (r GateResult) clean() bool { return r.Queued == 0 && r.InFlight == 0 && r.Unanswered == 0 }
+
+// Exit says how a main process ended.
+type Exit struct {
+	Code   int  // exit status, valid when Signal is 0
+	Signal int  // the signal that ended it, or 0
+	Core   bool // it dumped core
+	// Unknown: the process was not a child of ours, so nobody could tell how it ended.
+	Unknown bool
+}
+
+// action is something that the loop must do. The set is closed.
+type action interface{ isAction() }
+
+type (
+	// actSpawn lends lanes to the generation and starts it.
+	actSpawn struct{ gen int }
+
+	// actWatchReady begins to look for readiness as the configuration says.
+	actWatchReady struct{ gen int }
+
+	// actSteer moves all new connections to the lanes of the generation.
+	actSteer struct{ gen int }
+
+	// actGate waits, in the background, until nothing is on its way to the
+	// generation and everything it accepted is answered; ends in evGate.
+	actGate struct {
+		gen   int
+		bound time.Duration
+	}
+
+	// actGateCancel ends the wait of actGate without an event.
+	actGateCancel struct{ gen int }
+
+	// actReturnLanes gives the generation's lanes back: its main process is
+	// dead or it will be told to stop.
+	actReturnLanes struct{ gen int }
+
+	// actSignal sends a signal to the tree of the generation, as mode says.
+	actSignal struct {
+		gen    int
+		signal int
+		mode   config.KillMode
+	}
+
+	// actKill sends SIGKILL to every process of the generation; called again
+	// while something is left.
+	actKill struct {
+		gen  int
+		mode config.KillMode
+	}
+
+	// actCheckEmpty looks whether the tree is empty; ends in evEmpty if so.
+	actCheckEmpty struct{ gen int }
+
+	// actRelease frees what the generation owned: nothing of it is left.
+	actRelease struct{ gen int }
+
+	// actCheckStranded looks for clients in lanes that nobody serves; ends in
+	// evStranded if there are.
+	actCheckStranded struct{}
+
+	// actCloseListeners closes every listener: the user said stop.
+	actCloseListeners struct{}
+
+	// actForeground makes the generation the terminal's foreground group.
+	actForeground struct{ gen int }
+
+	// actNotify tells the supervisor above us.
+	actNotify struct {
+		ready, reloading, stopping bool
+		extend                     time.Duration
+		status                     string
+	}
+
+	// actLog writes one line. lastLines adds the generation's last words.
+	actLog struct {
+		level     logLevel
+		message   string
+		gen       int // 0: none
+		fields    []any
+		lastLines bool
+	}
+
+	// actEnd ends the supervisor with an exit status.
+	actEnd struct{ status int }
+)
+
+func (actSpawn) isAction()          {}
+func (actWatchReady) isAction()     {}
+func (actSteer) isAction()          {}
+func (actGate) isAction()           {}
+func (actGateCancel) isAction()     {}
+func (actReturnLanes) isAction()    {}
+func (actSignal) isAction()         {}
+func (actKill) isAction()           {}
+func (actCheckEmpty) isAction()     {}
+func (actRelease) isAction()        {}
+func (actCheckStranded) isAction()  {}
+func (actCloseListeners) isAction() {}
+func (actForeground) isAction()     {}
+func (actNotify) isAction()         {}
+func (actLog) isAction()            {}
+func (actEnd) isAction()            {}
+
+type logLevel uint8
+
+const (
+	levelDebug logLevel = iota
+	levelInfo
+	levelWarn
+	levelError
+)

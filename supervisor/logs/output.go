@@ -1,0 +1,237 @@
+package logs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	DefaultKeepLines = 40
+	DefaultMaxLine   = 4 << 10
+)
+
+// Options say where the output of a generation goes. The zero value passes it to
+// fd 0, so give at least Stdout and Stderr (usually 1 and 2).
+type Options struct {
+	// Stdout and Stderr are where to write: our own. They stay the caller's,
+	// and must stay open until Close has returned. A closed one is allowed:
+	// the output is then read, remembered and dropped.
+	Stdout, Stderr int
+
+	// Prefix, if not "", is put before each line ("web.3 | "). Lines are then
+	// passed on when they are complete, and there is always a pipe.
+	Prefix string
+
+	// File, if not "", is a path to append both streams to instead. It is made
+	// with mode 0640 if need be. There is always a pipe.
+	File string
+
+	KeepLines int // lines remembered; 0 is DefaultKeepLines, negative none
+	MaxLine   int // bytes remembered of each; 0 is DefaultMaxLine
+
+	// Report is called from the copying goroutine when a destination begins to
+	// fail, once per stream until it works again; what is written meanwhile is
+	// lost. It may be nil and must not block.
+	Report func(error)
+}
+
+// Output is the output of one generation. Its methods may be called from any
+// goroutine, except that ChildStdout, ChildStderr and Started belong to whoever
+// starts the child.
+type Output struct {
+	stdout, stderr childEnd
+	pipes          []*pipe // none, one for both, or one for each
+	lines          *ring
+	file           int // -1, or the log file, ours
+	eof            chan struct{}
+}
+
+// childEnd is what the child gets as one of its streams.
+type childEnd struct {
+	fd   int
+	ours bool // the write end of a pipe: closed by Started
+}
+
+// New prepares the pipes and starts the copying. The caller lends the two child
+// ends to the child, calls Started when it is started (or could not be), and
+// Close at the end. Errors name the stage and carry the errno.
+func New(o Options) (*Output, error) {
+	keep, width := o.KeepLines, o.MaxLine
+	if keep == 0 {
+		keep = DefaultKeepLines
+	}
+	if width <= 0 {
+		width = DefaultMaxLine
+	}
+	out := &Output{file: -1, lines: newRing(keep, width), eof: make(chan struct{})}
+
+	if o.File != "" {
+		fd, err := openAppend(o.File)
+		if err != nil {
+			return nil, err
+		}
+		out.file = fd
+		o.Stdout, o.Stderr = fd, fd
+	}
+	direct := func(fd int) bool { return o.File == "" && o.Prefix == "" && isTerminal(fd) }
+
+	var err error
+	switch {
+	case direct(o.Stdout):
+		out.stdout = childEnd{fd: o.Stdout}
+	default:
+		out.stdout, err = out.addPipe(o, o.Stdout)
+	}
+	switch {
+	case err != nil:
+	case direct(o.Stderr):
+		out.stderr = childEnd{fd: o.Stderr}
+	case out.stdout.ours && sameFile(o.Stdout, o.Stderr):
+		out.stderr = childEnd{fd: out.stdout.fd}
+	default:
+		out.stderr, err = out.addPipe(o, o.Stderr)
+	}
+	if err != nil {
+		for _, p := range out.pipes {
+			p.abandon()
+		}
+		out.Started()
+		out.closeFile()
+		return nil, err
+	}
+	left := newCountdown(len(out.pipes), out.eof)
+	for _, p := range out.pipes {
+		go p.copy(left)
+	}
+	return out, nil
+}
+
+func (out *Output) addPipe(o Options, to int) (childEnd, error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return childEnd{}, fmt.Errorf("cannot make a pipe for output: %w", err)
+	}
+	// Our end only: the child's is another description and blocks, as
+	// programs expect of their output.
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		unix.Close(fds[0])
+		unix.Close(fds[1])
+		return childEnd{}, fmt.Errorf("cannot make a pipe for output: O_NONBLOCK: %w", err)
+	}
+	p, err := newPipe(fds[0], to, o.Prefix, out.lines, o.Report)
+	if err != nil {
+		unix.Close(fds[1])
+		return childEnd{}, err
+	}
+	out.pipes = append(out.pipes, p)
+	return childEnd{fds[1], true}, nil
+}
+
+// ChildStdout and ChildStderr are the fds to give the child as 1 and 2. They are
+// close-on-exec and lent: do not close them. They are valid until Started.
+func (out *Output) ChildStdout() int { return out.stdout.fd }
+
+// ChildStderr: see ChildStdout. It may be the same number.
+func (out *Output) ChildStderr() int { return out.stderr.fd }
+
+// Captured says that lines are remembered: that there is a pipe.
+func (out *Output) Captured() bool { return len(out.pipes) > 0 }
+
+// Started closes our copies of the child's ends, without which the end of the
+// output would never be seen. Calling it again does nothing.
+func (out *Output) Started() {
+	for _, e := range []childEnd{out.stdout, out.stderr} {
+		if e.ours {
+			unix.Close(e.fd)
+		}
+	}
+	out.stdout, out.stderr = childEnd{fd: -1}, childEnd{fd: -1}
+}
+
+// Drain takes what is in the pipes at this moment into memory, without waiting
+// for anyone, so that Last is complete. Called when the main process has died.
+// What it takes is passed on in order as soon as the destination is willing.
+func (out *Output) Drain() {
+	for _, p := range out.pipes {
+		p.drain()
+	}
+}
+
+// Last gives the last lines, at most n, oldest first, each without its line feed
+// and cut to MaxLine bytes. An unterminated last line is one of them. The bytes
+// are the child's: not necessarily text. Without capture there are none.
+func (out *Output) Last(n int) []string { return out.lines.last(n) }
+
+// EOF is closed when every process that could write has closed its end, and what
+// it wrote has been passed on. Without capture it is closed from the beginning.
+func (out *Output) EOF() <-chan struct{} { return out.eof }
+
+// Flush drains, and waits until all that was read is written, no longer than
+// until the deadline. Lines that wait for their end (with a Prefix) are ended
+// and written.
+func (out *Output) Flush(deadline time.Time) error {
+	out.Drain()
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	late, left := false, 0
+	for _, p := range out.pipes {
+		flushed := p.flushed()
+		if !late {
+			select {
+			case <-flushed:
+			case <-timer.C:
+				late = true
+			}
+		}
+		left += p.unwritten()
+	}
+	if left > 0 {
+		return fmt.Errorf("cannot flush output: %d bytes not taken in time", left)
+	}
+	return nil
+}
+
+// Close ends the copying and gives everything back. What was not written is
+// lost: call Flush before. Who still writes into the pipe gets EPIPE and
+// SIGPIPE, so it comes when the generation is gone or given up.
+func (out *Output) Close() error {
+	out.Started()
+	var errs []error
+	for _, p := range out.pipes {
+		errs = append(errs, p.close())
+	}
+	errs = append(errs, out.closeFile())
+	return errors.Join(errs...)
+}
+
+func (out *Output) closeFile() error {
+	if out.file < 0 {
+		return nil
+	}
+	fd := out.file
+	out.file = -1
+	if err := unix.Close(fd); err != nil {
+		return fmt.Errorf("cannot close log file: %w", err)
+	}
+	return nil
+}
+
+// openAppend opens a log file. O_NONBLOCK is for a FIFO that nobody reads, which
+// would hold us for ever; regular files do not know it.
+func openAppend(path string) (int, error) {
+	const flags = unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NOCTTY | unix.O_NONBLOCK
+	for {
+		fd, err := unix.Open(path, flags, 0o640)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return -1, fmt.Errorf("cannot open log file: %w", &os.PathError{Op: "open", Path: path, Err: err})
+		}
+		return fd, nil
+	}
+}

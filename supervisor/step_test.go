@@ -1,0 +1,673 @@
+package supervisor
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/supervise/supervise/supervisor/config"
+)
+
+func testConfig() *config.Service {
+	return &config.Service{
+		Name: "web", Command: []string{"web"},
+		Type: config.Auto, KillMode: config.KillControlGroup, KillSignal: syscall.SIGTERM,
+		SendSIGKILL: true, TimeoutStart: 90 * time.Second, TimeoutStop: 30 * time.Second,
+		Restart: config.RestartOnFailure, RestartSec: 100 * time.Millisecond, RestartMaxDelay: 30 * time.Second,
+		GateBound: 2 * time.Second, Ready: config.Ready{Kind: config.ReadyNotify},
+	}
+}
+
+// world plays the operating system for one service: it carries out actions on
+// a list of imaginary processes and checks every promise that an action makes.
+type world struct {
+	t      interface{ Fatalf(string, ...any) }
+	s      *service
+	now    time.Time
+	procs  map[int]*process // by generation
+	steer  int              // generation that new connections go to
+	ended  bool
+	status int
+	log    []string
+	closed bool // listeners
+}
+
+type process struct {
+	alive    bool // main process
+	others   int  // other processes of the tree
+	gate     bool // a gate is waited for
+	stopped  bool // got its stop signal
+	killed   bool
+	released bool
+	returned bool // lanes
+}
+
+func newWorld(t interface{ Fatalf(string, ...any) }, cfg *config.Service) *world {
+	return &world{t: t, s: newService(cfg, 1), now: time.Unix(1e9, 0), procs: map[int]*process{}}
+}
+
+func (w *world) fatalf(format string, args ...any) {
+	w.t.Fatalf("%s\nstate %s, log:\n%s", fmt.Sprintf(format, args...), w.s.state, strings.Join(w.log, "\n"))
+}
+
+func (w *world) proc(gen int) *process {
+	p := w.procs[gen]
+	if p == nil {
+		w.fatalf("action for generation %d, which was never spawned", gen)
+	}
+	return p
+}
+
+// send gives ev to the machine, carries out what it answers and checks the invariants.
+func (w *world) send(ev event) {
+	if w.ended {
+		return
+	}
+	queue := []event{ev}
+	for len(queue) > 0 {
+		ev, queue = queue[0], queue[1:]
+		before := w.s.current
+		wasRolling := w.s.state == replacing
+		for _, a := range w.s.step(w.now, ev) {
+			queue = append(queue, w.perform(a)...)
+		}
+		w.invariants(ev, before, wasRolling)
+	}
+}
+
+func (w *world) perform(a action) []event {
+	switch a := a.(type) {
+	case actSpawn:
+		if w.procs[a.gen] != nil {
+			w.fatalf("generation %d spawned twice", a.gen)
+		}
+		w.procs[a.gen] = &process{alive: true}
+		return []event{evSpawned{gen: a.gen, pid: 1000 + a.gen}}
+	case actSteer:
+		if p := w.proc(a.gen); p.returned {
+			w.fatalf("steered to generation %d, whose lanes were returned", a.gen)
+		}
+		w.steer = a.gen
+	case actGate:
+		w.proc(a.gen).gate = true
+	case actGateCancel:
+		w.proc(a.gen).gate = false
+	case actReturnLanes:
+		w.proc(a.gen).returned = true
+	case actSignal:
+		p := w.proc(a.gen)
+		if p.released {
+			w.fatalf("signal to generation %d, which is gone", a.gen)
+		}
+		p.stopped = true
+	case actKill:
+		p := w.proc(a.gen)
+		if p.released {
+			w.fatalf("SIGKILL to generation %d, which is gone", a.gen)
+		}
+		p.killed = true
+		if p.alive {
+			p.alive = false
+			p.others = 0
+			return []event{evExited{gen: a.gen, exit: Exit{Signal: 9}}}
+		}
+		p.others = 0
+	case actCheckEmpty:
+		if p := w.proc(a.gen); !p.alive && p.others == 0 {
+			return []event{evEmpty(a)}
+		}
+	case actRelease:
+		p := w.proc(a.gen)
+		if p.released {
+			w.fatalf("generation %d released twice", a.gen)
+		}
+		p.released, p.returned = true, true
+	case actCloseListeners:
+		w.closed = true
+	case actEnd:
+		w.ended, w.status = true, a.status
+	case actLog:
+		w.log = append(w.log, fmt.Sprintf("%s gen=%d %v", a.message, a.gen, a.fields))
+		if strings.HasPrefix(a.message, "cannot happen") {
+			w.fatalf("%s", a.message)
+		}
+	case actWatchReady, actForeground, actNotify, actCheckStranded:
+	}
+	return nil
+}
+
+func (w *world) invariants(ev event, before *generation, wasRolling bool) {
+	s := w.s
+	candidates := 0
+	for _, g := range s.gens {
+		switch g.state {
+		case genSpawned, genWaiting:
+			candidates++
+			if g != s.candidate && s.state != stopping {
+				w.fatalf("generation %d is %s and not the candidate", g.n, g.state)
+			}
+		case genGone:
+			w.fatalf("generation %d is gone and still listed", g.n)
+		case genDraining:
+			if s.state != replacing {
+				w.fatalf("generation %d is draining while the service is %s", g.n, s.state)
+			}
+		case genReady, genKilling, genStates:
+		}
+		if g.waits() && g.deadline.IsZero() && s.cfg.SendSIGKILL && s.cfg.TimeoutStop > 0 && s.cfg.TimeoutStart > 0 {
+			w.fatalf("generation %d is %s without a deadline", g.n, g.state)
+		}
+	}
+	if candidates > 1 {
+		w.fatalf("%d candidates", candidates)
+	}
+	switch s.state {
+	case up, replacing:
+		if s.current == nil {
+			w.fatalf("%s without a current generation after %#v", s.state, ev)
+		}
+		if s.current.state == genReady && w.steer != s.current.n {
+			w.fatalf("%s: new connections go to %d, current is %d", s.state, w.steer, s.current.n)
+		}
+	case starting:
+		if s.candidate == nil || s.current != nil {
+			w.fatalf("starting with candidate %v, current %v", s.candidate, s.current)
+		}
+	case backoff:
+		if s.deadline.IsZero() || s.candidate != nil {
+			w.fatalf("backoff without a deadline or with a candidate")
+		}
+	case down, stopping, failed, serviceStates:
+	}
+	if s.state == replacing && s.rollout == nil {
+		w.fatalf("replacing without a rollout")
+	}
+	// A rollout that failed changes nothing: who was current still is, untouched.
+	if wasRolling && s.state == up && before != nil && s.current == before && s.stop == nil {
+		if p := w.proc(before.n); p.stopped && before.state == genReady {
+			w.fatalf("generation %d stays current but was signalled", before.n)
+		}
+	}
+}
+
+// pass lets time pass until the next deadline that is at most d away.
+func (w *world) pass(d time.Duration) {
+	end := w.now.Add(d)
+	for n := 0; !w.ended; n++ {
+		next := w.s.nextDeadline()
+		if next.IsZero() || next.After(end) {
+			break
+		}
+		if n > 10000 {
+			w.fatalf("deadlines without end")
+		}
+		if next.After(w.now) {
+			w.now = next
+		}
+		w.send(evDeadline{})
+	}
+	w.now = end
+}
+
+func (w *world) ready(gen int) {
+	w.send(evExec{gen: gen})
+	w.send(evReady{gen: gen, how: "READY=1", evidence: true})
+}
+
+func (w *world) die(gen int, e Exit) {
+	w.proc(gen).alive = false
+	w.send(evExited{gen: gen, exit: e})
+}
+
+func (w *world) must(ok bool, format string, args ...any) {
+	if !ok {
+		w.fatalf(format, args...)
+	}
+}
+
+func (w *world) logged(message string) bool {
+	for _, l := range w.log {
+		if strings.Contains(l, message) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestRolloutStory(t *testing.T) {
+	w := newWorld(t, testConfig())
+	w.send(evStart{})
+	w.ready(1)
+	w.must(w.s.state == up, "not up")
+	w.send(evReload{cause: "SIGHUP"})
+	w.must(w.s.state == replacing, "not replacing")
+	w.send(evReload{cause: "SIGHUP"}) // remembered once
+	w.send(evReload{cause: "SIGHUP"})
+	w.ready(2)
+	w.must(w.steer == 2 && w.proc(1).gate && !w.proc(1).stopped, "the old generation was told before its gate was over")
+	w.send(evGate{gen: 1})
+	w.must(w.proc(1).stopped, "the old generation was not told")
+	w.must(w.s.state == replacing && w.s.candidate.n == 3, "the remembered reload did not come")
+	w.die(1, Exit{})
+	w.must(w.logged("rollout done"), "no rollout done")
+	w.ready(3)
+	w.send(evGate{gen: 2})
+	w.die(2, Exit{})
+	w.must(w.s.state == up && w.s.rolloutsDone == 2, "a reload was doubled: %d", w.s.rolloutsDone)
+	w.send(evStop{cause: "SIGTERM"})
+	w.die(3, Exit{Signal: 15})
+	w.must(w.ended && w.status == 0, "ended %t status %d", w.ended, w.status)
+	order := []string{"rollout started", "candidate started", "candidate ready", "new connections moved", "old generation drained", "old generation gone", "rollout done"}
+	i := 0
+	for _, l := range w.log {
+		if i < len(order) && strings.HasPrefix(l, order[i]) {
+			i++
+		}
+	}
+	w.must(i == len(order), "messages out of order, missing %q", order[min(i, len(order)-1)])
+}
+
+func TestRollback(t *testing.T) {
+	fail := map[string]func(w *world){
+		"fork fails":    func(w *world) { w.send(evSpawnFailed{gen: 2, err: fmt.Errorf("no memory")}) },
+		"exec fails":    func(w *world) { w.send(evExecFailed{gen: 2, err: fmt.Errorf("gone")}); w.die(2, Exit{Code: 127}) },
+		"exits at once": func(w *world) { w.die(2, Exit{Code: 1}) },
+		"exits after 2 s": func(w *world) {
+			w.send(evExec{gen: 2})
+			w.pass(2 * time.Second)
+			w.die(2, Exit{Code: 1})
+		},
+		"never ready": func(w *world) { w.send(evExec{gen: 2}); w.pass(91 * time.Second) },
+		"dies after taking over": func(w *world) {
+			w.ready(2)
+			w.die(2, Exit{Signal: 11})
+		},
+	}
+	for name, f := range fail {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, testConfig())
+			w.send(evStart{})
+			w.ready(1)
+			w.send(evReload{cause: "SIGHUP"})
+			f(w)
+			w.must(w.s.state == up && w.s.current.n == 1 && w.s.current.state == genReady, "generation 1 is not current")
+			w.must(w.steer == 1 && !w.proc(1).stopped, "generation 1 was touched")
+			w.must(w.logged("rollout failed, keeping generation 1"), "no word of it")
+			w.pass(time.Minute)
+			w.send(evReload{cause: "SIGHUP"})
+			w.must(w.s.state == replacing, "the next rollout does not start")
+			w.ready(w.s.candidate.n)
+			w.send(evGate{gen: 1})
+			w.die(1, Exit{})
+			w.must(w.s.state == up && w.s.rolloutsDone == 1, "the next rollout does not work")
+		})
+	}
+}
+
+func TestProbation(t *testing.T) {
+	cfg := testConfig()
+	cfg.Probation = 5 * time.Second
+	w := newWorld(t, cfg)
+	w.send(evStart{})
+	w.ready(1)
+	w.send(evReload{})
+	w.ready(2)
+	w.send(evGate{gen: 1})
+	w.must(!w.proc(1).stopped, "told to stop during the probation")
+	w.pass(4 * time.Second)
+	w.must(!w.proc(1).stopped, "told to stop during the probation")
+	w.pass(2 * time.Second)
+	w.must(w.proc(1).stopped && w.s.state == up, "not told after the probation")
+}
+
+func TestCurrentDiesDuringRollout(t *testing.T) {
+	w := newWorld(t, testConfig())
+	w.send(evStart{})
+	w.ready(1)
+	w.send(evReload{})
+	w.die(1, Exit{Signal: 9})
+	w.must(w.s.state == starting && w.steer == 2, "new connections do not wait for the candidate")
+	w.ready(2)
+	w.must(w.s.state == up && w.s.current.n == 2, "candidate did not become current")
+	w.send(evStranded{lanes: 1, clients: 3})
+	w.must(w.s.state == replacing, "no rollout for the stranded clients")
+}
+
+// A rollout for stranded clients that fails is tried again, later and later.
+func TestStrandedIsTriedAgain(t *testing.T) {
+	w := newWorld(t, testConfig())
+	w.send(evStart{})
+	w.ready(1)
+	for range 3 {
+		w.send(evStranded{lanes: 1, clients: 3})
+		w.must(w.s.state == replacing, "no rollout for the stranded clients")
+		w.die(w.s.candidate.n, Exit{Signal: 9})
+		w.send(evStranded{lanes: 1, clients: 3})
+		w.must(w.s.state == up, "tried again at once")
+		next := w.s.nextDeadline()
+		w.must(!next.IsZero() && next.Sub(w.now) >= 80*time.Millisecond, "no time to try again")
+		w.pass(next.Sub(w.now))
+	}
+}
+
+func TestStopEndsInTime(t *testing.T) {
+	for _, at := range []string{"starting", "up", "replacing", "gate", "killing", "backoff"} {
+		t.Run(at, func(t *testing.T) {
+			w := newWorld(t, testConfig())
+			w.send(evStart{})
+			switch at {
+			case "up":
+				w.ready(1)
+			case "replacing":
+				w.ready(1)
+				w.send(evReload{})
+			case "gate":
+				w.ready(1)
+				w.send(evReload{})
+				w.ready(2)
+			case "killing":
+				w.ready(1)
+				w.send(evReload{})
+				w.ready(2)
+				w.send(evGate{gen: 1})
+			case "backoff":
+				w.die(1, Exit{Code: 1})
+				w.die(2, Exit{Code: 1})
+				w.must(w.s.state == backoff, "not in backoff")
+			}
+			w.send(evStop{cause: "SIGTERM"})
+			for _, p := range w.procs { // nobody listens to SIGTERM
+				w.must(p.stopped || !p.alive, "somebody was not told to stop")
+			}
+			w.must(w.closed, "listeners still open")
+			w.pass(w.s.cfg.TimeoutStop + time.Second)
+			w.must(w.ended, "did not end")
+			for n, p := range w.procs {
+				w.must(p.released, "generation %d was not released", n)
+			}
+		})
+	}
+}
+
+func TestSecondStopKills(t *testing.T) {
+	w := newWorld(t, testConfig())
+	w.send(evStart{})
+	w.ready(1)
+	w.send(evStop{cause: "SIGINT"})
+	w.must(!w.ended, "ended without its process")
+	w.send(evStop{cause: "SIGINT"})
+	w.must(w.ended && w.status == 128+9, "status %d", w.status)
+}
+
+// How the only generation ends after a stop is the status, also when it was
+// not ready yet; it is 0 when nobody can tell.
+func TestStatusOfStop(t *testing.T) {
+	for _, ready := range []bool{false, true} {
+		for e, want := range map[Exit]int{{Code: 9}: 9, {}: 0, {Signal: 15}: 0, {Signal: 11}: 139, {Unknown: true}: 0} {
+			w := newWorld(t, testConfig())
+			w.send(evStart{})
+			if ready {
+				w.ready(1)
+			}
+			w.send(evStop{cause: "SIGTERM"})
+			w.die(1, e)
+			w.must(w.ended && w.status == want, "ready %t, %v: ended %t with %d, want %d", ready, e, w.ended, w.status, want)
+		}
+	}
+}
+
+func TestCrashPolicy(t *testing.T) {
+	w := newWorld(t, testConfig())
+	w.send(evStart{})
+	w.ready(1)
+	w.pass(time.Minute)
+	w.die(1, Exit{Signal: 11})
+	w.must(w.s.state == starting && w.s.candidate.n == 2, "first restart does not come at once")
+	w.must(w.proc(1).returned, "lanes of the dead generation were not given back before the restart")
+	w.die(2, Exit{Code: 1})
+	w.must(w.s.state == backoff, "second restart comes at once")
+	last := time.Duration(0)
+	for range 12 {
+		wait := w.s.deadline.Sub(w.now)
+		w.must(wait >= last*3/4 && wait <= 30*time.Second, "waits %v after %v", wait, last)
+		last = wait
+		w.pass(wait)
+		w.must(w.s.state == starting, "did not start again")
+		w.die(w.s.candidate.n, Exit{Code: 1})
+	}
+	w.must(last > 20*time.Second, "backoff does not grow: %v", last)
+	w.pass(last)
+	w.ready(w.s.candidate.n)
+	w.pass(2 * time.Second)
+	w.die(w.s.current.n, Exit{Code: 1})
+	w.must(w.s.state == starting, "a healthy run did not reset the backoff")
+}
+
+// Whoever kills a server again and again sees it come back each time.
+func TestKilledFromOutside(t *testing.T) {
+	w := newWorld(t, testConfig())
+	w.send(evStart{})
+	for range 200 {
+		g := w.s.candidate
+		w.must(g != nil, "no generation on its way")
+		w.now = w.now.Add(5 * time.Millisecond)
+		w.die(g.n, Exit{Signal: 9})
+		if w.s.state == backoff {
+			w.must(w.s.deadline.Sub(w.now) <= 120*time.Millisecond, "waits %v", w.s.deadline.Sub(w.now))
+			w.pass(w.s.deadline.Sub(w.now))
+		}
+	}
+	w.now = w.now.Add(time.Second)
+	w.die(w.s.candidate.n, Exit{Signal: 9})
+	w.must(w.s.state == starting, "one that lived for a second does not come back at once")
+}
+
+func TestRestartTable(t *testing.T) {
+	// systemd.service(5), table 1: rows are exits, columns are Restart=.
+	columns := []config.Restart{
+		config.RestartNo, config.RestartAlways, config.RestartOnSuccess, config.RestartOnFailure,
+		config.RestartOnAbnormal, config.RestartOnAbort, config.RestartOnWatchdog,
+	}
+	rows := []struct {
+		name  string
+		cause cause
+		exit  Exit
+		want  string
+	}{
+		{"clean exit code", causeNone, Exit{}, "-XX----"},
+		{"clean signal", causeNone, Exit{Signal: 15}, "-XX----"},
+		{"unclean exit code", causeNone, Exit{Code: 1}, "-X-X---"},
+		{"unclean signal", causeNone, Exit{Signal: 11}, "-X-XXX-"},
+		{"timeout", causeTimeout, Exit{}, "-X-XX--"},
+		{"watchdog", causeWatchdog, Exit{}, "-X-XX-X"},
+	}
+	for _, r := range rows {
+		for i, c := range columns {
+			cfg := testConfig()
+			cfg.Restart = c
+			if got, want := mayRestart(cfg, r.cause, r.exit), r.want[i] == 'X'; got != want {
+				t.Errorf("%s, Restart=%s: %t, want %t", r.name, c, got, want)
+			}
+		}
+	}
+	cfg := testConfig()
+	cfg.RestartPrevent.Status[1] = true
+	if mayRestart(cfg, causeNone, Exit{Code: 1}) {
+		t.Error("RestartPreventExitStatus= does not prevent")
+	}
+	cfg.Restart = config.RestartNo
+	cfg.RestartForce.Signals[9] = true
+	if !mayRestart(cfg, causeNone, Exit{Signal: 9}) {
+		t.Error("RestartForceExitStatus= does not force")
+	}
+}
+
+// Every exit status and every signal, as a shell would show it.
+func TestExitStatus(t *testing.T) {
+	for code := range 256 {
+		for _, sig := range []bool{false, true} {
+			e, want := Exit{Code: code}, code
+			if sig {
+				if code == 0 || code > 64 {
+					continue
+				}
+				e, want = Exit{Signal: code}, 128+code
+			}
+			cfg := testConfig()
+			cfg.Restart = config.RestartNo
+			w := newWorld(t, cfg)
+			w.send(evStart{})
+			w.ready(1)
+			w.die(1, e)
+			if !w.ended || w.status != want {
+				t.Fatalf("%v: ended %t with %d, want %d", e, w.ended, w.status, want)
+			}
+		}
+	}
+}
+
+func TestNeverReady(t *testing.T) {
+	cfg := testConfig()
+	cfg.Restart = config.RestartNo
+	w := newWorld(t, cfg)
+	w.send(evStart{})
+	w.send(evExec{gen: 1})
+	w.pass(3 * time.Minute)
+	w.must(w.ended && w.status == exitNeverReady, "status %d", w.status)
+}
+
+// arrange brings a world into a state of the service.
+var arrange = map[serviceState]func(w *world){
+	down:     func(*world) {},
+	starting: func(w *world) { w.send(evStart{}) },
+	up:       func(w *world) { w.send(evStart{}); w.ready(1) },
+	replacing: func(w *world) {
+		w.send(evStart{})
+		w.ready(1)
+		w.send(evReload{})
+	},
+	stopping: func(w *world) { w.send(evStart{}); w.ready(1); w.send(evStop{}) },
+	backoff: func(w *world) {
+		w.send(evStart{})
+		w.die(1, Exit{Code: 1})
+		w.die(2, Exit{Code: 1})
+	},
+	failed: func(w *world) {
+		w.s.cfg.Restart = config.RestartNo
+		w.send(evStart{})
+		w.die(1, Exit{Code: 3})
+		w.ended = false // the loop would be over
+	},
+}
+
+// Every service state meets every event about every generation: nothing
+// impossible, and the invariants hold (world.send checks them).
+func TestEveryPair(t *testing.T) {
+	for state := range serviceStates {
+		build := arrange[state]
+		if build == nil {
+			t.Fatalf("no way to state %s", state)
+		}
+		events := []event{
+			evStart{}, evReload{}, evStop{}, evStop{hard: true}, evStop{signal: 3}, evStranded{lanes: 1, clients: 1}, evDeadline{},
+		}
+		for gen := range 5 {
+			events = append(events, evExec{gen}, evExecFailed{gen, fmt.Errorf("x")}, evReady{gen: gen}, evReloading{gen}, evStopping{gen},
+				evStatus{gen, "text"}, evExtend{gen, time.Second}, evPing{gen}, evWatchdogUsec{gen, time.Second}, evWatchdogTrigger{gen},
+				evMainPID{gen, 77}, evEmpty{gen}, evGate{gen: gen}, evExited{gen: gen, exit: Exit{Code: 1}})
+		}
+		for _, ev := range events {
+			w := newWorld(t, testConfig())
+			build(w)
+			w.must(w.s.state == state, "arranged %s, is %s", state, w.s.state)
+			if e, ok := ev.(evExited); ok {
+				if p := w.procs[e.gen]; p == nil || !p.alive {
+					continue // it cannot die twice
+				}
+				w.procs[e.gen].alive = false
+			}
+			if e, ok := ev.(evEmpty); ok && w.procs[e.gen] != nil && w.procs[e.gen].alive {
+				continue // the loop sends it when the tree is empty
+			}
+			w.send(ev)
+			// And from wherever that led, a stop ends it.
+			w.send(evStop{})
+			w.pass(31 * time.Second)
+			w.must(w.ended, "%s, %#v: a stop does not end it", state, ev)
+		}
+	}
+}
+
+// Random histories: whatever happens in whatever order, the invariants hold,
+// and a stop ends everything in time with nothing left.
+func TestRandomHistories(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		cfg := testConfig()
+		cfg.Restart = rapid.SampledFrom([]config.Restart{config.RestartAlways, config.RestartOnFailure, config.RestartNo}).Draw(t, "restart")
+		cfg.KillMode = rapid.SampledFrom([]config.KillMode{config.KillControlGroup, config.KillMixed, config.KillProcess, config.KillNone}).Draw(t, "killmode")
+		cfg.Probation = rapid.SampledFrom([]time.Duration{0, time.Second}).Draw(t, "probation")
+		cfg.Watchdog = rapid.SampledFrom([]time.Duration{0, 3 * time.Second}).Draw(t, "watchdog")
+		if rapid.Bool().Draw(t, "limit") {
+			cfg.StartLimitBurst, cfg.StartLimitInterval = 3, 10*time.Second
+		}
+		w := newWorld(t, cfg)
+		w.send(evStart{})
+		for range rapid.IntRange(1, 60).Draw(t, "events") {
+			if w.ended {
+				break
+			}
+			gen := 0
+			if n := len(w.s.gens); n > 0 {
+				gen = w.s.gens[rapid.IntRange(0, n-1).Draw(t, "gen")].n
+			}
+			switch rapid.IntRange(0, 12).Draw(t, "event") {
+			case 0:
+				w.send(evReload{cause: "SIGHUP"})
+			case 1:
+				if p := w.procs[gen]; p != nil && p.alive {
+					p.others = rapid.IntRange(0, 2).Draw(t, "left")
+					w.die(gen, Exit{Code: rapid.IntRange(0, 2).Draw(t, "code")})
+				}
+			case 2:
+				if p := w.procs[gen]; p != nil && !p.alive {
+					p.others = 0
+					w.send(evEmpty{gen: gen})
+				}
+			case 3:
+				w.send(evExec{gen: gen})
+			case 4, 5:
+				w.ready(gen)
+			case 6:
+				if p := w.procs[gen]; p != nil && p.gate {
+					p.gate = false
+					w.send(evGate{gen: gen})
+				}
+			case 7:
+				w.pass(time.Duration(rapid.IntRange(0, 120_000).Draw(t, "ms")) * time.Millisecond)
+			case 8:
+				w.send(evStranded{lanes: 1, clients: 1})
+			case 9:
+				w.send(evPing{gen: gen})
+			case 10:
+				w.send(evExtend{gen: gen, by: 3 * time.Second})
+			case 11:
+				w.send(evWatchdogTrigger{gen: gen})
+			case 12:
+				if p := w.procs[gen]; p != nil && p.alive {
+					w.send(evExecFailed{gen: gen, err: fmt.Errorf("no such file")})
+				}
+			}
+		}
+		w.send(evStop{cause: "SIGTERM"})
+		// Everything has been told; extensions ended with the events.
+		w.pass(cfg.TimeoutStop + 5*time.Second)
+		w.must(w.ended, "a stop did not end it")
+		for n, p := range w.procs {
+			w.must(p.released, "generation %d was not released", n)
+		}
+	})
+}
