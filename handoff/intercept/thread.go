@@ -31,15 +31,24 @@ func (t thread) read(addr uint64, buf []byte) (int, error) {
 	remote := []unix.RemoteIovec{{Base: uintptr(addr), Len: len(buf)}}
 	n, err := unix.ProcessVMReadv(t.tid, local, remote, 0)
 	if err == nil || err == unix.EFAULT {
-		return n, err
+		return max(n, 0), err
 	}
 	// Some container profiles know only one of the two ways.
-	fd, openErr := openRead(t.proc("mem"))
-	if openErr != nil {
-		return 0, fmt.Errorf("cannot read memory of thread %d: %w", t.tid, err)
+	n, memErr := t.readMem(addr, buf)
+	if memErr == nil || memErr == unix.EFAULT {
+		return n, memErr
+	}
+	return 0, fmt.Errorf("cannot read memory of thread %d: %w", t.tid, err)
+}
+
+// readMem is read by way of /proc/TID/mem.
+func (t thread) readMem(addr uint64, buf []byte) (int, error) {
+	fd, err := openRead(t.proc("mem"))
+	if err != nil {
+		return 0, err
 	}
 	defer func() { _ = unix.Close(fd) }()
-	n, err = unix.Pread(fd, buf, int64(addr))
+	n, err := unix.Pread(fd, buf, int64(addr))
 	if err == unix.EIO { // what process_vm_readv calls EFAULT
 		err = unix.EFAULT
 	}
