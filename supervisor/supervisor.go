@@ -119,9 +119,9 @@ func newLoop(o Options) (*loop, error) {
 func checkSupported(cfg *config.Service) error {
 	for _, name := range cfg.Handoff {
 		switch name {
-		case "auto", "systemd", "fd", "none":
+		case "auto", "systemd", "fd", "intercept", "none":
 		default:
-			return fmt.Errorf("handoff %s is not supported yet: write auto, systemd, fd or none", name)
+			return fmt.Errorf("handoff %s is not supported yet: write auto, systemd, fd, intercept or none", name)
 		}
 	}
 	if cfg.Output == "journal" {
