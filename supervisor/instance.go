@@ -47,6 +47,10 @@ type instance struct {
 	access string // NotifyAccess= in force
 	said   bool   // READY=1 came
 
+	key     int       // SIGINT or SIGQUIT that the terminal sent it, or 0
+	keyAt   time.Time // when
+	stopped bool      // by job control
+
 	path string // of the file that was executed
 
 	watching context.CancelFunc // readiness
@@ -109,6 +113,9 @@ func (l *loop) start(in *instance) error {
 	}
 	if prev := l.instances[in.n-1]; prev != nil && prev.tree != nil {
 		prev.tree.SetSuccessor(in.tree)
+	}
+	if spec.Foreground >= 0 {
+		l.tty.gave = in.pid // the child takes it on its way to exec
 	}
 	in.output.Started()
 	l.mains[in.pid] = in

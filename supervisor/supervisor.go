@@ -60,6 +60,7 @@ func Run(o Options) (int, error) {
 	}
 	defer l.close()
 	<-caught
+	l.tty.ignoreTTOU()
 	l.watchSignals(signals)
 	// A child is born of the thread that starts it, and some of its ties are to
 	// that thread (PR_SET_PDEATHSIG): the loop keeps to one.
@@ -146,6 +147,7 @@ func (l *loop) close() {
 	l.dropSpare()
 	l.closeListeners()
 	if l.tty != nil {
+		l.unwatchKeys()
 		l.tty.takeBack()
 	}
 	l.children.Wait()
