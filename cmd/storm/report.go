@@ -31,6 +31,7 @@ func (a *account) print(out io.Writer) error {
 		fmt.Fprintf(w, "%s\t%d, each %v to %v, median %v\n", name, len(steps), round(steps[0]), round(steps[len(steps)-1]), round(steps[len(steps)/2]))
 	}
 	fmt.Fprintf(w, "ok\t%d\n", a.OK)
+	fmt.Fprintf(w, "lost\t%d\n", a.Failed())
 	for _, row := range []struct {
 		name string
 		n    int64
