@@ -160,11 +160,21 @@ func (l *loop) close() {
 	l.poll.close()
 }
 
-// resolveCommand finds the command before anything is opened: a typing error
-// must not take a port.
+// resolveCommand finds the command, its directory and its environment files
+// before anything is opened: a typing error must not take a port.
 func (l *loop) resolveCommand() error {
-	env := append(config.CleanEnv(l.environ), l.cfg.Env...)
-	_, err := shim.LookPath(l.cfg.Command[0], l.cfg.Dir, lastWins(env))
+	env, err := l.cfg.Environ(config.CleanEnv(l.environ))
+	if err != nil {
+		return &StartError{Status: ExitUsage, Err: err}
+	}
+	if l.cfg.Dir != "" {
+		if st, err := os.Stat(l.cfg.Dir); err != nil {
+			return &StartError{Status: ExitUsage, Err: fmt.Errorf("cannot run in another directory: %w", err)}
+		} else if !st.IsDir() {
+			return &StartError{Status: ExitUsage, Err: fmt.Errorf("cannot run in another directory: %s is none", l.cfg.Dir)}
+		}
+	}
+	_, err = shim.LookPath(l.cfg.Command[0], l.cfg.Dir, env)
 	if err == nil {
 		return nil
 	}
