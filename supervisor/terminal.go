@@ -224,20 +224,21 @@ func (l *loop) stopped() {
 // stopJob stops us with the command, and continues it with us.
 func (l *loop) stopJob(in *instance, sig unix.Signal) {
 	had := l.tty.has(in.pid)
-	if sig != unix.SIGTSTP && l.tty.has(l.tty.pgrp) {
-		// The shell brought us to the foreground while it was on its way to
-		// read: nothing to stop for.
+	if sig != unix.SIGTSTP && l.tty.ours() {
+		// It read as a candidate, or before the shell brought us to the
+		// foreground, and may go on: our job is in the foreground.
 		l.foreground(in)
 		return
 	}
 	l.tty.takeBack()
-	stopped, err := proc.StopOwnGroup(sig)
+	stopped, err := proc.StopOwnGroup(l.tty.fd, sig)
 	if err != nil {
 		l.warn(in, "cannot stop with the command", err)
 	}
-	if !stopped && had {
+	if !stopped && (had || l.tty.ours()) {
 		// Nobody could ever continue us: a session of our own, as in a
-		// container. Ctrl-Z does nothing there without us, either.
+		// container (Ctrl-Z does nothing there without us, either), or the shell
+		// brought us to the foreground at this moment.
 		l.continued()
 	}
 	// Else the shell continued us already, and SIGCONT is on its way to say so.

@@ -45,36 +45,45 @@ func Foreground(tty, pgid int) error {
 	return nil
 }
 
-// StopOwnGroup stops our own process group as the terminal would have: with
+// StopOwnGroup stops our own process group as terminal tty would have: with
 // sig (SIGTSTP, SIGTTIN or SIGTTOU) at its default disposition, so that a shell
 // sees that signal, and everybody in the job stops. It returns once we were
 // continued. Nothing happens, and stopped is false, when no shell could continue
-// us: the group is orphaned (see setpgid(2)), or we are PID 1.
-func StopOwnGroup(sig unix.Signal) (stopped bool, err error) {
+// us: the group is orphaned (see setpgid(2)), or we are PID 1; and, with SIGTTIN
+// and SIGTTOU, when we are in the foreground by now.
+func StopOwnGroup(tty int, sig unix.Signal) (stopped bool, err error) {
 	if ownGroupOrphaned() {
 		return false, nil
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	var old, ignore, byDefault [32]byte // struct sigaction of the kernel: the handler is first
-	ignore[0] = 1                       // SIG_IGN, on a little-endian machine
+	var old, byDefault [32]byte // struct sigaction of the kernel
 	action := func(set, old *[32]byte) {
 		unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig),
 			uintptr(unsafe.Pointer(set)), uintptr(unsafe.Pointer(old)), 8, 0, 0)
 	}
-	action(&ignore, &old)
-	err = unix.Kill(0, sig) // the others of the job
-	action(&byDefault, nil)
-	if err == nil {
-		// Us: at this very thread, so that we are stopped in here, and not
-		// by another thread when the handler is in place again.
-		err = unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
+	one, mask := uint64(1)<<(sig-1), uint64(0)
+	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_BLOCK, uintptr(unsafe.Pointer(&one)), uintptr(unsafe.Pointer(&mask)), 8, 0, 0)
+	action(&byDefault, &old)
+	// The stop is pending from here on, at this very thread, which keeps it from
+	// another one that would take it when the handler is in place again. The
+	// SIGCONT of a shell that puts us into the foreground clears it; one that
+	// came before followed the shell's tcsetpgrp(3), which we see.
+	err = unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
+	fg, fgErr := ForegroundGroup(tty)
+	if err == nil && (sig == unix.SIGTSTP || fgErr != nil || fg != unix.Getpgrp()) {
+		stopped = true
+		err = unix.Kill(0, sig) // the others of the job
+	} else {
+		var now unix.Timespec
+		unix.RawSyscall6(unix.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&one)), 0, uintptr(unsafe.Pointer(&now)), 8, 0, 0)
 	}
+	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&mask)), 0, 8, 0, 0) // sleeps
 	action(&old, nil)
 	if err != nil {
-		return false, fmt.Errorf("cannot stop with the command: %w", err)
+		return stopped, fmt.Errorf("cannot stop with the command: %w", err)
 	}
-	return true, nil
+	return stopped, nil
 }
 
 // ownGroupOrphaned follows our ancestors as long as they are in our process

@@ -1,0 +1,656 @@
+package main
+
+// A terminal works under supervise as without it: a pseudo terminal whose
+// session leader is a tiny job-control shell, played by this binary, and one
+// test with a real shell.
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// longest is the one deadline of every wait of the system tests.
+const longest = 30 * time.Second
+
+// play is the first argument that makes this binary one of the players.
+const play = "play="
+
+func init() {
+	if filepath.Base(os.Args[0]) == "supervise" {
+		os.Exit(run(os.Args[1:]))
+	}
+	if len(os.Args) < 2 || !strings.HasPrefix(os.Args[1], play) {
+		return
+	}
+	role, args := strings.TrimPrefix(os.Args[1], play), os.Args[2:]
+	f := map[string]func([]string) int{
+		"shell": playShell, "lines": playLines, "orphans": playOrphans, "init": playInit, "notify": playNotify, "extend": playExtend,
+	}[role]
+	if f == nil {
+		fmt.Fprintln(os.Stderr, "no such player:", role)
+		os.Exit(99)
+	}
+	os.Exit(f(args))
+}
+
+// self is the path of this binary.
+func self(t testing.TB) string {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return exe
+}
+
+// superviseLink is a path under which this binary is supervise.
+func superviseLink(t testing.TB) string {
+	t.Helper()
+	link := filepath.Join(t.TempDir(), "supervise")
+	if err := os.Symlink(self(t), link); err != nil {
+		t.Fatal(err)
+	}
+	return link
+}
+
+// quiet is our environment without what would slow the players down.
+func quiet() []string { return append(os.Environ(), "GORACE=atexit_sleep_ms=0") }
+
+// playShell does job control for one job, as asked line by line on fd 3. It
+// answers on fd 4.
+func playShell(argv []string) int {
+	signal.Ignore(syscall.SIGTTOU, syscall.SIGTTIN, syscall.SIGTSTP, syscall.SIGINT, syscall.SIGQUIT)
+	asked, answer := bufio.NewScanner(os.NewFile(3, "asked")), os.NewFile(4, "answer")
+	unix.CloseOnExec(3)
+	unix.CloseOnExec(4)
+	foreground := func(pgid int) {
+		if err := unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, pgid); err != nil && err != unix.EIO && err != unix.ENOTTY {
+			fmt.Fprintln(answer, "error", err)
+		}
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	job := 0
+	go func() {
+		for range hup {
+			unix.Kill(-job, unix.SIGHUP) // as a shell does for its jobs
+		}
+	}()
+	for asked.Scan() {
+		switch word := asked.Text(); word {
+		case "start", "start-background":
+			cmd := exec.Command(argv[0], argv[1:]...)
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Foreground: word == "start", Ctty: 0}
+			if err := cmd.Start(); err != nil {
+				fmt.Fprintln(answer, "error", err)
+				continue
+			}
+			job = cmd.Process.Pid
+			fmt.Fprintln(answer, "pid", job)
+		case "wait":
+			var status unix.WaitStatus
+			for {
+				_, err := unix.Wait4(job, &status, unix.WUNTRACED, nil)
+				if err != unix.EINTR {
+					break
+				}
+			}
+			fg, _ := unix.IoctlGetInt(0, unix.TIOCGPGRP)
+			foreground(unix.Getpgrp())
+			whose := "other"
+			if fg == job {
+				whose = "job"
+			} else if fg == unix.Getpgrp() {
+				whose = "shell"
+			}
+			switch {
+			case status.Stopped():
+				fmt.Fprintln(answer, "stopped", unix.SignalName(status.StopSignal()), "terminal", whose)
+			case status.Signaled():
+				fmt.Fprintln(answer, "signaled", unix.SignalName(status.Signal()), "terminal", whose)
+			default:
+				fmt.Fprintln(answer, "exited", status.ExitStatus(), "terminal", whose)
+			}
+		case "fg", "bg":
+			if word == "fg" {
+				foreground(job)
+			}
+			unix.Kill(-job, unix.SIGCONT)
+			fmt.Fprintln(answer, "ok")
+		}
+	}
+	return 0
+}
+
+// playLines is the command: it says its pid, answers each line that it reads,
+// and does with SIGINT what its argument says. It tells the size of its window.
+func playLines(args []string) int {
+	signals := make(chan os.Signal, 10)
+	signal.Notify(signals, syscall.SIGWINCH)
+	if args[0] != "default" {
+		signal.Notify(signals, syscall.SIGINT)
+	}
+	var mu sync.Mutex
+	say := func(format string, a ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Printf(format+"\n", a...)
+	}
+	go func() {
+		for s := range signals {
+			if s == syscall.SIGWINCH {
+				if size, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ); err == nil {
+					say("size %dx%d", size.Col, size.Row)
+				}
+				continue
+			}
+			say("interrupted")
+			if status, err := strconv.Atoi(args[0]); err == nil {
+				os.Exit(status)
+			}
+		}
+	}()
+	say("up %d", os.Getpid())
+	if len(args) > 1 { // does not read
+		select {}
+	}
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		say("read %q by %d", lines.Text(), os.Getpid())
+	}
+	select {}
+}
+
+// console is a terminal with a session on it.
+type console struct {
+	t      *testing.T
+	master *os.File
+	shell  *exec.Cmd
+	ask    io.WriteCloser
+	answer *bufio.Reader
+	job    int // pid of what the shell started
+
+	mu   sync.Mutex
+	more *sync.Cond
+	text []byte
+	seen int // await goes on from here
+}
+
+// openConsole starts leader as the leader of a session on a new terminal.
+func openConsole(t *testing.T, env []string, leader ...string) *console {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skip("no pseudo terminal can be had:", err)
+	}
+	var number int
+	raw, err := master.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			if err = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0); err == nil {
+				number, err = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
+			}
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skip("no pseudo terminal can be had:", err)
+	}
+	defer slave.Close()
+	c := &console{t: t, master: master}
+	c.more = sync.NewCond(&c.mu)
+	askRead, ask, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, answerWrite, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.ask, c.answer = ask, bufio.NewReader(answer)
+	c.shell = exec.Command(leader[0], leader[1:]...)
+	c.shell.Env = append(quiet(), env...)
+	c.shell.Stdin, c.shell.Stdout, c.shell.Stderr = slave, slave, slave
+	c.shell.ExtraFiles = []*os.File{askRead, answerWrite}
+	c.shell.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
+	if err := c.shell.Start(); err != nil {
+		t.Fatal(err)
+	}
+	askRead.Close()
+	answerWrite.Close()
+	go c.listen()
+	t.Cleanup(func() {
+		if c.job != 0 {
+			if unix.Kill(c.job, unix.SIGTERM) == nil {
+				unix.Kill(c.job, unix.SIGCONT)
+			}
+		}
+		ask.Close()
+		c.shell.Process.Signal(unix.SIGTERM)
+		c.shell.Process.Signal(unix.SIGCONT)
+		timer := time.AfterFunc(longest, func() { c.shell.Process.Kill() })
+		c.shell.Wait()
+		timer.Stop()
+		answer.Close()
+		master.Close()
+	})
+	return c
+}
+
+// openShell is openConsole with the played shell, which has started
+// "supervise FLAGS -- COMMAND".
+func openShell(t *testing.T, start string, args ...string) *console {
+	t.Helper()
+	c := openConsole(t, nil, append([]string{self(t), play + "shell", superviseLink(t)}, args...)...)
+	fmt.Sscanf(c.tell(start), "pid %d", &c.job)
+	if c.job == 0 {
+		t.Fatal("the shell did not start supervise")
+	}
+	return c
+}
+
+func (c *console) listen() {
+	buf := make([]byte, 4096)
+	for {
+		n, err := c.master.Read(buf)
+		c.mu.Lock()
+		c.text = append(c.text, buf[:n]...)
+		c.more.Broadcast()
+		c.mu.Unlock()
+		if err != nil && !errors.Is(err, syscall.EIO) { // EIO: nobody has it open just now
+			return
+		}
+		if err != nil {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+}
+
+// await waits until the screen shows a match after the last one, and returns
+// its groups.
+func (c *console) await(pattern string) []string {
+	c.t.Helper()
+	re := regexp.MustCompile(pattern)
+	late := false
+	timer := time.AfterFunc(longest, func() {
+		c.mu.Lock()
+		late = true
+		c.more.Broadcast()
+		c.mu.Unlock()
+	})
+	defer timer.Stop()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		if at := re.FindSubmatchIndex(c.text[c.seen:]); at != nil {
+			var groups []string
+			for _, g := range re.FindSubmatch(c.text[c.seen:]) {
+				groups = append(groups, string(g))
+			}
+			c.seen += at[1]
+			return groups
+		}
+		if late {
+			c.t.Fatalf("%q did not come; the screen:\n%s", pattern, c.text)
+		}
+		c.more.Wait()
+	}
+}
+
+// awaitAll is await for several, in whatever order they come. It returns the
+// first group of the first.
+func (c *console) awaitAll(patterns ...string) string {
+	c.t.Helper()
+	from, last, first := c.seen, c.seen, ""
+	for i, p := range patterns {
+		c.seen = from
+		groups := c.await(p)
+		if i == 0 && len(groups) > 1 {
+			first = groups[1]
+		}
+		last = max(last, c.seen)
+	}
+	c.seen = last
+	return first
+}
+
+// press sends keys.
+func (c *console) press(keys string) {
+	c.t.Helper()
+	if _, err := io.WriteString(c.master, keys); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+const (
+	ctrlC         = "\x03"
+	ctrlZ         = "\x1a"
+	ctrlBackslash = "\x1c"
+)
+
+// tell asks the played shell and returns its answer.
+func (c *console) tell(word string) string {
+	c.t.Helper()
+	if _, err := fmt.Fprintln(c.ask, word); err != nil {
+		c.t.Fatal(err)
+	}
+	type line struct {
+		text string
+		err  error
+	}
+	came := make(chan line, 1)
+	go func() {
+		text, err := c.answer.ReadString('\n')
+		came <- line{strings.TrimSuffix(text, "\n"), err}
+	}()
+	select {
+	case l := <-came:
+		if l.err != nil {
+			c.t.Fatalf("the shell has ended: %v; the screen:\n%s", l.err, c.screen())
+		}
+		return l.text
+	case <-time.After(longest):
+		c.t.Fatalf("no answer to %q; the screen:\n%s", word, c.screen())
+	}
+	return ""
+}
+
+func (c *console) screen() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return string(c.text)
+}
+
+// expect is tell, with the answer that must come.
+func (c *console) expect(word, want string) {
+	c.t.Helper()
+	if got := c.tell(word); got != want {
+		c.t.Fatalf("%s: %q, not %q; the screen:\n%s", word, got, want, c.screen())
+	}
+}
+
+// command is "supervise FLAGS -- " the lines player, as arguments.
+func command(t *testing.T, onINT string, flags ...string) []string {
+	return append(append([]string{"--name", "lines"}, flags...), "--", self(t), play+"lines", onINT)
+}
+
+func TestCtrlCEndsSupervise(t *testing.T) {
+	t.Parallel()
+	for _, onINT := range []string{"default", "0", "130"} {
+		for _, restart := range []string{"no", "on-failure", "always"} {
+			t.Run(onINT+" "+restart, func(t *testing.T) {
+				t.Parallel()
+				c := openShell(t, "start", command(t, onINT, "--restart", restart)...)
+				c.awaitAll(`up (\d+)`, `ready:`)
+				c.press(ctrlC)
+				c.expect("wait", "exited 130 terminal job")
+			})
+		}
+	}
+}
+
+func TestCtrlCBeforeReadiness(t *testing.T) {
+	t.Parallel()
+	c := openShell(t, "start", command(t, "default", "--restart", "always", "--ready", "notify")...)
+	c.await(`up \d+`)
+	c.press(ctrlC)
+	c.expect("wait", "exited 130 terminal job")
+}
+
+// A command's own status after a Ctrl-C is passed on.
+func TestCtrlCStatusOfTheCommand(t *testing.T) {
+	t.Parallel()
+	c := openShell(t, "start", command(t, "3", "--restart", "always")...)
+	c.awaitAll(`up (\d+)`, `ready:`)
+	c.press(ctrlC)
+	c.expect("wait", "exited 3 terminal job")
+}
+
+func TestQuitKeyEndsSupervise(t *testing.T) {
+	t.Parallel()
+	c := openShell(t, "start", "--name", "sleeper", "--restart", "always", "--limit-core", "0", "--", "sh", "-c", "echo up; exec sleep 1000")
+	c.awaitAll(`up\r`, `ready:`)
+	c.press(ctrlBackslash)
+	c.expect("wait", "exited 131 terminal job")
+}
+
+// Ctrl-C is the command's: one that goes on is left alone, once and again.
+func TestCtrlCThatTheCommandSurvives(t *testing.T) {
+	t.Parallel()
+	c := openShell(t, "start", command(t, "never", "--restart", "always")...)
+	c.awaitAll(`up (\d+)`, `ready:`)
+	for range 3 {
+		c.press(ctrlC)
+		c.await(`interrupted`)
+	}
+	c.press("still there\n")
+	c.await(`read "still there"`)
+	if err := unix.Kill(c.job, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	c.expect("wait", "exited 0 terminal job")
+}
+
+// Ctrl-Z stops command and supervise; fg continues both.
+func TestCtrlZAndForeground(t *testing.T) {
+	t.Parallel()
+	c := openShell(t, "start", command(t, "default")...)
+	c.await(`up \d+`)
+	for i := range 3 {
+		c.press(fmt.Sprintf("line %d\n", i))
+		c.await(fmt.Sprintf(`read "line %d"`, i))
+		c.press(ctrlZ)
+		c.expect("wait", "stopped SIGTSTP terminal job")
+		c.expect("fg", "ok")
+	}
+	c.press("after\n")
+	c.await(`read "after"`)
+	c.press(ctrlC)
+	c.expect("wait", "exited 130 terminal job")
+}
+
+// After bg the command runs, and stops again when it reads.
+func TestBackgroundAfterCtrlZ(t *testing.T) {
+	t.Parallel()
+	c := openShell(t, "start", command(t, "default")...)
+	c.await(`up \d+`)
+	c.press("one\n")
+	c.await(`read "one"`)
+	c.press(ctrlZ)
+	c.expect("wait", "stopped SIGTSTP terminal job")
+	c.expect("bg", "ok")
+	c.expect("wait", "stopped SIGTTIN terminal shell")
+	c.expect("fg", "ok")
+	c.press("two\n")
+	c.await(`read "two"`)
+	c.press(ctrlC)
+	c.expect("wait", "exited 130 terminal job")
+}
+
+func TestStartedInBackground(t *testing.T) {
+	t.Parallel()
+	c := openShell(t, "start-background", command(t, "default")...)
+	c.await(`up \d+`)
+	c.expect("wait", "stopped SIGTTIN terminal shell")
+	c.expect("fg", "ok")
+	c.press("hello\n")
+	c.await(`read "hello"`)
+	c.press(ctrlC)
+	c.expect("wait", "exited 130 terminal job")
+}
+
+func TestWindowSize(t *testing.T) {
+	t.Parallel()
+	c := openShell(t, "start", command(t, "default")...)
+	c.awaitAll(`up (\d+)`, `ready:`)
+	raw, err := c.master.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			err = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: 33, Col: 99})
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.await(`size 99x33`)
+	c.press(ctrlC)
+	c.expect("wait", "exited 130 terminal job")
+}
+
+// After a rollout, and after a crash, the new generation has the terminal.
+func TestNewGenerationHasTheTerminal(t *testing.T) {
+	t.Parallel()
+	c := openShell(t, "start", command(t, "default", "--restart", "always", "--ready", "delay:1ms")...)
+	pid := c.awaitAll(`up (\d+)`, `ready:`)
+	for range 3 {
+		if err := unix.Kill(c.job, unix.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		next := c.awaitAll(`up (\d+)`, `rollout done`)
+		c.press("whose?\n")
+		if by := c.await(`read "whose\?" by (\d+)`)[1]; by != next || by == pid {
+			t.Fatalf("read by %s, not by %s", by, next)
+		}
+		pid = next
+	}
+	old, _ := strconv.Atoi(pid)
+	if err := unix.Kill(old, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	next := c.await(`up (\d+)`)[1]
+	c.press("whose?\n")
+	if by := c.await(`read "whose\?" by (\d+)`)[1]; by != next {
+		t.Fatalf("read by %s, not by %s", by, next)
+	}
+	c.press(ctrlC)
+	c.expect("wait", "exited 130 terminal job")
+}
+
+// With "stty tostop" our log is written although the command has the terminal.
+func TestLogUnderTostop(t *testing.T) {
+	t.Parallel()
+	c := openShell(t, "start", command(t, "default", "--ready", "delay:1ms")...)
+	c.awaitAll(`up (\d+)`, `ready:`)
+	raw, err := c.master.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			var mode *unix.Termios
+			if mode, err = unix.IoctlGetTermios(int(fd), unix.TCGETS); err == nil {
+				mode.Lflag |= unix.TOSTOP
+				err = unix.IoctlSetTermios(int(fd), unix.TCSETS, mode)
+			}
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(c.job, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	c.await(`stopping`)
+	c.expect("wait", "exited 0 terminal job")
+}
+
+// The terminal goes away: that is a stop and no reload, whatever Restart= says.
+func TestHangUp(t *testing.T) {
+	t.Parallel()
+	for _, onINT := range []string{"default", "0"} {
+		c := openShell(t, "start", command(t, onINT, "--restart", "always")...)
+		pid, _ := strconv.Atoi(c.awaitAll(`up (\d+)`, `ready:`))
+		c.master.Close()
+		c.expect("wait", "exited 0 terminal other")
+		if unix.Kill(pid, 0) != unix.ESRCH {
+			t.Error("the command outlives the terminal")
+		}
+	}
+}
+
+// A session of its own, as in a container: nobody could continue what Ctrl-Z stops.
+func TestCtrlZWithoutAShell(t *testing.T) {
+	t.Parallel()
+	c := openConsole(t, nil, append([]string{superviseLink(t)}, command(t, "default")...)...)
+	c.await(`up (\d+)`)
+	c.press("one\n")
+	c.await(`read "one"`)
+	c.press(ctrlZ)
+	c.press("two\n")
+	c.await(`read "two"`)
+	c.press(ctrlC)
+	err := c.shell.Wait()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 130 {
+		t.Fatalf("%v; the screen:\n%s", err, c.screen())
+	}
+}
+
+// The same with a shell of the world.
+func TestRealShell(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"bash", "dash"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			shell, err := exec.LookPath(name)
+			if err != nil {
+				t.Skip("no such shell here:", err)
+			}
+			argv := []string{shell, "-i"}
+			if name == "bash" {
+				argv = []string{shell, "--norc", "--noprofile", "--noediting", "-i"}
+			}
+			c := openConsole(t, []string{"PS1=> ", "ENV=", "HISTFILE="}, argv...)
+			line := strings.Join(append([]string{superviseLink(t)}, command(t, "0", "--restart", "always")...), " ")
+			c.await(`> $`)
+			c.press(line + "\n")
+			c.await(`up \d+`)
+			c.press("one\n")
+			c.await(`read "one"`)
+			c.press(ctrlZ)
+			c.await(`Stopped`)
+			c.await(`> $`)
+			c.press("fg\n")
+			c.press("two\n")
+			c.await(`read "two"`)
+			c.press(ctrlZ)
+			c.await(`Stopped`)
+			c.press("bg\n")
+			c.press("echo s-$((1+1))\n")
+			c.await(`s-2`)
+			c.press("fg\n")
+			c.await("lines")
+			c.press("three\n")
+			c.await(`read "three"`)
+			c.press(ctrlC)
+			c.await(`interrupted`)
+			c.press("echo status=$?\n")
+			c.await(`status=130`)
+			c.press(line + " | cat\n") // the shell waits for both
+			c.await(`up \d+`)
+			c.press(ctrlC)
+			c.await(`interrupted`)
+			c.await(`> $`)
+			c.press("exit\n")
+			if bytes.Contains([]byte(c.screen()), []byte("cannot")) {
+				t.Error(c.screen())
+			}
+		})
+	}
+}
