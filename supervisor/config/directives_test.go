@@ -19,7 +19,7 @@ func directiveSamples() map[string]string {
 		"RestartMaxDelaySec": "1min", "StartLimitIntervalSec": "10s", "StartLimitBurst": "5", "SuccessExitStatus": "3 SIGUSR1",
 		"RestartPreventExitStatus": "4", "RestartForceExitStatus": "5", "ListenStream": "[::]:80", "ListenDatagram": "/run/d",
 		"ListenSequentialPacket": "@p", "Handoff": "systemd,einhorn", "Ready": "timeout=3s http://127.0.0.1/h", "GateBoundSec": "1s",
-		"SettleSec": "10ms", "ProbationSec": "5s", "Cgroup": "no", "Output": "prefix",
+		"SettleSec": "10ms", "ProbationSec": "5s", "InterceptUDP": "yes", "Cgroup": "no", "Output": "prefix",
 	}
 	for _, k := range limitKinds() {
 		samples[k.name] = "1:2"
