@@ -101,6 +101,13 @@ type (
 	// generation serves.
 	evStranded struct{ lanes, clients int }
 
+	// evUnheld: the generation listens on something that is not held, so that
+	// another one cannot bind it meanwhile. because says why, and do what helps.
+	evUnheld struct {
+		gen         int
+		because, do string
+	}
+
 	// evDeadline: some deadline has come. Which, the machine finds itself.
 	evDeadline struct{}
 )
@@ -125,6 +132,7 @@ func (evExited) isEvent()          {}
 func (evEmpty) isEvent()           {}
 func (evGate) isEvent()            {}
 func (evStranded) isEvent()        {}
+func (evUnheld) isEvent()          {}
 func (evDeadline) isEvent()        {}
 
 // GateResult says how the gate of one draining generation ended: what was
@@ -201,6 +209,10 @@ type (
 	// evStranded if there are.
 	actCheckStranded struct{}
 
+	// actReload carries out a reload that was remembered: evReload follows once
+	// it is known what the current generation listens on.
+	actReload struct{ cause string }
+
 	// actCloseListeners closes every listener: the user said stop.
 	actCloseListeners struct{}
 
@@ -238,6 +250,7 @@ func (actKill) isAction()           {}
 func (actCheckEmpty) isAction()     {}
 func (actRelease) isAction()        {}
 func (actCheckStranded) isAction()  {}
+func (actReload) isAction()         {}
 func (actCloseListeners) isAction() {}
 func (actForeground) isAction()     {}
 func (actNotify) isAction()         {}

@@ -73,6 +73,10 @@ type generation struct {
 	endedAt  time.Time // when it was told to stop
 	timedOut bool      // it was still there at TimeoutStopSec
 
+	// unheld: it listens on what is not held. Another generation can then bind
+	// only once no process of this one is left: a reload is a restart.
+	unheld bool
+
 	gate     *GateResult // draining: the gate is over and the probation goes on
 	replaced *rollout    // the rollout that ended it
 }

@@ -42,6 +42,7 @@ type instance struct {
 	binds     *intercept.Server     // answers its bind(2); nil without interception
 	claimed   map[*listen.Lane]bool // lanes that answered a bind of it
 	listening map[*listen.Lane]bool // and on which it then called listen(2)
+	unheld    error                 // why a bind of it could not be answered; nil: none
 	isDotnet  *bool                 // nil: not looked at yet
 
 	access string // NotifyAccess= in force

@@ -56,6 +56,8 @@ func (l *loop) perform(a action) {
 		}
 	case actCheckStranded:
 		l.lookForStranded = true
+	case actReload:
+		l.reload(a.cause)
 	case actCloseListeners:
 		l.closeListeners()
 	case actForeground:

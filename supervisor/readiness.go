@@ -37,6 +37,8 @@ func (l *loop) becameReady(in *instance, how string, evidence bool) {
 		l.served[lane.Socket()] = true
 	}
 	l.after(releaseAfter, l.releaseUnclaimed)
+	l.lookForUnheld(in, func() {})
+	l.after(releaseAfter, func() { l.lookForUnheld(in, func() {}) })
 	l.send(evReady{gen: in.n, how: how, evidence: evidence})
 	l.after(spareAfter, l.prepareSpare)
 }

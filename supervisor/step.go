@@ -35,6 +35,10 @@ func (s *service) step(now time.Time, ev event) []action {
 		s.onStop(now, ev)
 	case evStranded:
 		s.onStranded(now, ev)
+	case evUnheld:
+		if g := s.gen(ev.gen); g != nil {
+			s.onUnheld(g, ev)
+		}
 	case evDeadline:
 		s.onDeadline(now)
 	case evSpawned:
@@ -120,7 +124,8 @@ func (s *service) onStart(now time.Time) {
 		s.failures, s.starts, s.stop = 0, nil, nil
 		s.spawn(now)
 	case backoff:
-		s.spawn(now)
+		s.deadline = now
+		s.onBackoffDue(now)
 	case starting, up, replacing, stopping:
 		// It runs, or is being ended by somebody who meant it.
 	case serviceStates:
@@ -152,6 +157,17 @@ func (s *service) spawn(now time.Time) {
 
 // startLimitHit counts the start that is about to be made.
 func (s *service) startLimitHit(now time.Time) bool {
+	if s.startLimitReached(now) {
+		return true
+	}
+	if s.cfg.StartLimitBurst > 0 && s.cfg.StartLimitInterval > 0 {
+		s.starts = append(s.starts, now)
+	}
+	return false
+}
+
+// startLimitReached forgets old starts and looks at what is left.
+func (s *service) startLimitReached(now time.Time) bool {
 	if s.cfg.StartLimitBurst <= 0 || s.cfg.StartLimitInterval <= 0 {
 		return false
 	}
@@ -162,11 +178,7 @@ func (s *service) startLimitHit(now time.Time) bool {
 		}
 	}
 	s.starts = recent
-	if len(s.starts) >= s.cfg.StartLimitBurst {
-		return true
-	}
-	s.starts = append(s.starts, now)
-	return false
+	return len(s.starts) >= s.cfg.StartLimitBurst
 }
 
 func (s *service) onReload(now time.Time, ev evReload) {
@@ -175,6 +187,10 @@ func (s *service) onReload(now time.Time, ev evReload) {
 		if s.cfg.Type == config.NotifyReload {
 			s.log(levelInfo, s.current, "reload: SIGHUP sent to the main process")
 			s.do(actSignal{gen: s.current.n, signal: int(syscall.SIGHUP), mode: config.KillProcess})
+			return
+		}
+		if s.current.unheld {
+			s.plainRestart(now, ev.cause)
 			return
 		}
 		s.beginRollout(now, ev.cause)
@@ -193,6 +209,39 @@ func (s *service) onReload(now time.Time, ev evReload) {
 		s.log(levelWarn, nil, "reload ignored: the service is being stopped")
 	case serviceStates:
 	}
+}
+
+// onUnheld: what the generation listens on could not be handed over. That is
+// no failure; but no other generation can be started beside it.
+func (s *service) onUnheld(g *generation, ev evUnheld) {
+	if g.unheld {
+		return
+	}
+	g.unheld = true
+	if s.roleOf(g) != roleOld {
+		s.log(levelWarn, g, "the command listens on what cannot be handed over: a reload is a stop and a start",
+			"because", ev.because, "do", ev.do)
+	}
+}
+
+// plainRestart stops the current generation and starts the next one when no
+// process of it is left: nobody else could bind what it listens on. It goes
+// through backoff, whose deadline waits for that (see startable).
+func (s *service) plainRestart(now time.Time, why string) {
+	if s.startLimitReached(now) {
+		s.log(levelError, nil, "start limit reached, not restarting",
+			"starts", s.cfg.StartLimitBurst, "within", s.cfg.StartLimitInterval)
+		return
+	}
+	g := s.current
+	s.current = nil
+	s.plainDone++
+	s.failures = 0
+	s.setState(now, backoff)
+	s.deadline = now
+	s.log(levelInfo, g, "restart: stopped first, since what it listens on cannot be handed over", "cause", why)
+	s.do(actNotify{reloading: true, extend: s.stopTime(), status: s.statusText()})
+	s.end(now, g, causeAsked)
 }
 
 func (s *service) beginRollout(now time.Time, why string) {
@@ -226,6 +275,11 @@ func (s *service) onStranded(now time.Time, ev evStranded) {
 	}
 	switch s.state {
 	case up:
+		if s.current.unheld { // to restart it would harm more clients than it helps
+			s.log(levelWarn, s.current, "clients wait in a queue that nobody serves until the next restart",
+				"clients", ev.clients, "lanes", ev.lanes)
+			return
+		}
 		s.log(levelWarn, s.current, "clients wait in a queue that nobody serves: a new generation will be given it",
 			"clients", ev.clients, "lanes", ev.lanes)
 		s.beginRollout(now, causeStranded)
@@ -336,7 +390,7 @@ func (s *service) runPending(now time.Time) {
 		return
 	}
 	s.pending = false
-	s.onReload(now, evReload{cause: s.pendingCause})
+	s.do(actReload{cause: s.pendingCause})
 }
 
 // onGate: nothing more is on its way to the old generation, or a bound was met.
@@ -695,7 +749,7 @@ func (s *service) crashed(now time.Time, g *generation) {
 	}
 	s.restarts++
 	delay := restartDelay(s.cfg, s.failures, s.rng.Float64())
-	if delay == 0 && s.startable() {
+	if delay == 0 && s.startable() && !g.unheld {
 		s.spawn(now)
 	} else {
 		s.setState(now, backoff)
@@ -710,13 +764,17 @@ func (s *service) crashed(now time.Time, g *generation) {
 
 // cannotEverStart: the very first start failed in a way that time does not heal.
 func (s *service) cannotEverStart(g *generation) bool {
-	return g.cause == causeNoStart && s.rolloutsDone == 0 && s.restarts == 0
+	return g.cause == causeNoStart && s.rolloutsDone == 0 && s.plainDone == 0 && s.restarts == 0
 }
 
 // startable reports whether a new generation may start: one that failed and is
-// still being killed must be dead first.
+// still being killed must be dead first, and of one with listeners that are not
+// held no process may be left.
 func (s *service) startable() bool {
 	for _, g := range s.gens {
+		if g.unheld && g.state != genGone {
+			return false
+		}
 		if g.state == genKilling && !g.exited && g.cause != causeAsked {
 			return false
 		}

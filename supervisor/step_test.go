@@ -85,6 +85,14 @@ func (w *world) perform(a action) []event {
 		if w.procs[a.gen] != nil {
 			w.fatalf("generation %d spawned twice", a.gen)
 		}
+		for _, g := range w.s.gens {
+			if g.unheld && g.n != a.gen && w.s.current == nil {
+				w.fatalf("generation %d spawned while %d lives, whose listeners are not held", a.gen, g.n)
+			}
+		}
+		if c := w.s.current; c != nil && c.unheld {
+			w.fatalf("generation %d spawned beside %d, whose listeners are not held", a.gen, c.n)
+		}
 		w.procs[a.gen] = &process{alive: true}
 		return []event{evSpawned{gen: a.gen, pid: 1000 + a.gen}}
 	case actSteer:
@@ -126,6 +134,8 @@ func (w *world) perform(a action) []event {
 			w.fatalf("generation %d released twice", a.gen)
 		}
 		p.released, p.returned = true, true
+	case actReload:
+		return []event{evReload(a)}
 	case actCloseListeners:
 		w.closed = true
 	case actEnd:
@@ -354,6 +364,58 @@ func TestStrandedIsTriedAgain(t *testing.T) {
 	}
 }
 
+// A generation that listens on what is not held is stopped before the next one
+// is started: no process of it may be left, for a worker could have the port.
+func TestPlainRestart(t *testing.T) {
+	w := newWorld(t, testConfig())
+	w.send(evStart{})
+	w.ready(1)
+	w.send(evUnheld{gen: 1, because: "io_uring"})
+	w.send(evUnheld{gen: 1, because: "again"})
+	w.procs[1].others = 1
+	w.send(evReload{cause: "SIGHUP"})
+	w.must(w.procs[1].stopped && w.procs[2] == nil && w.s.state == backoff, "not stopped first")
+	w.send(evReload{cause: "SIGHUP"}) // it is on its way
+	w.send(evStart{})
+	w.die(1, Exit{Signal: 15})
+	w.must(w.procs[2] == nil, "started while a process is left")
+	w.procs[1].others = 0
+	w.send(evEmpty{gen: 1})
+	w.must(w.procs[2] != nil && w.s.state == starting, "not started again")
+	w.ready(2)
+	w.must(w.s.state == up && w.s.rolloutsDone == 0 && w.s.restarts == 0 && w.s.failures == 0, "not as asked")
+
+	// What is not held is asked of each generation: this one rolls over.
+	w.send(evReload{cause: "SIGHUP"})
+	w.must(w.s.state == replacing && !w.procs[2].stopped, "a rollout")
+	w.send(evUnheld{gen: 3}) // the new version: it cannot have bound what the old one holds
+	w.ready(3)
+
+	// A crash: left-overs end before the next start.
+	w.send(evGate{gen: 2})
+	w.die(2, Exit{})
+	w.procs[3].others = 1
+	w.die(3, Exit{Signal: 11})
+	w.must(w.procs[4] == nil && w.s.state == backoff, "started beside a left-over")
+	w.procs[3].others = 0
+	w.send(evEmpty{gen: 3})
+	w.must(w.procs[4] != nil, "not started after a crash")
+
+	// What ignores its stop signal is killed in time, and the stop of a service
+	// that is being restarted is a stop.
+	w.ready(4)
+	w.send(evUnheld{gen: 4})
+	w.send(evReload{cause: "SIGHUP"})
+	w.pass(31 * time.Second)
+	w.must(w.procs[5] != nil, "a deaf one is not replaced")
+	w.ready(5)
+	w.send(evUnheld{gen: 5})
+	w.send(evReload{cause: "SIGHUP"})
+	w.send(evStop{cause: "SIGTERM"})
+	w.die(5, Exit{Signal: 15})
+	w.must(w.ended && w.status == 0 && w.procs[6] == nil, "not stopped")
+}
+
 func TestStopEndsInTime(t *testing.T) {
 	for _, at := range []string{"starting", "up", "replacing", "gate", "killing", "backoff"} {
 		t.Run(at, func(t *testing.T) {
@@ -578,7 +640,7 @@ func TestEveryPair(t *testing.T) {
 		for gen := range 5 {
 			events = append(events, evExec{gen}, evExecFailed{gen, fmt.Errorf("x")}, evReady{gen: gen}, evReloading{gen}, evStopping{gen},
 				evStatus{gen, "text"}, evExtend{gen, time.Second}, evPing{gen}, evWatchdogUsec{gen, time.Second}, evWatchdogTrigger{gen},
-				evMainPID{gen, 77}, evEmpty{gen}, evGate{gen: gen}, evExited{gen: gen, exit: Exit{Code: 1}})
+				evMainPID{gen, 77}, evUnheld{gen: gen, because: "x"}, evEmpty{gen}, evGate{gen: gen}, evExited{gen: gen, exit: Exit{Code: 1}})
 		}
 		for _, ev := range events {
 			w := newWorld(t, testConfig())
@@ -624,7 +686,7 @@ func TestRandomHistories(t *testing.T) {
 			if n := len(w.s.gens); n > 0 {
 				gen = w.s.gens[rapid.IntRange(0, n-1).Draw(t, "gen")].n
 			}
-			switch rapid.IntRange(0, 12).Draw(t, "event") {
+			switch rapid.IntRange(0, 13).Draw(t, "event") {
 			case 0:
 				w.send(evReload{cause: "SIGHUP"})
 			case 1:
@@ -656,6 +718,8 @@ func TestRandomHistories(t *testing.T) {
 				w.send(evExtend{gen: gen, by: 3 * time.Second})
 			case 11:
 				w.send(evWatchdogTrigger{gen: gen})
+			case 13:
+				w.send(evUnheld{gen: gen, because: "io_uring"})
 			case 12:
 				if p := w.procs[gen]; p != nil && p.alive {
 					w.send(evExecFailed{gen: gen, err: fmt.Errorf("no such file")})

@@ -378,6 +378,9 @@ func (h *swapper) Event(ev intercept.Event) {
 			l.sayHolders(in, ev.Key)
 		}
 	case intercept.Unheld:
+		if in.unheld == nil {
+			in.unheld = ev.Err
+		}
 		if text := ev.Err.Error(); !l.unheld[text] {
 			if l.unheld == nil {
 				l.unheld = map[string]bool{}

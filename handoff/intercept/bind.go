@@ -24,6 +24,15 @@ func (s *Server) bind(n Notification, th thread, fd int, addr, size uint64) {
 	}
 	sa, ok := parseSockaddr(raw)
 	if !ok {
+		if sa.addr.IsValid() && sa.addr.Port() == 0 {
+			if dup, err := th.getfd(fd); err == nil {
+				var st unix.Stat_t
+				if unix.Fstat(dup, &st) == nil && s.conn.Valid(n.ID) {
+					s.anonymous(st.Ino)
+				}
+				_ = unix.Close(dup)
+			}
+		}
 		_ = s.conn.Continue(n.ID)
 		return
 	}

@@ -1,6 +1,8 @@
 package intercept
 
 import (
+	"errors"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,6 +36,12 @@ func (s *Server) listen(n Notification, th thread, fd, backlog int) {
 	// Not bound, or by ways that we do not see (port 0, io_uring, inherited): not
 	// ours. One that listens already was handed over by another protocol, perhaps.
 	if !call.Bound && !listening(dup) {
+		switch {
+		case !bound(dup):
+			s.anonymous(sock.inode)
+		case sock.domain != unix.AF_UNIX && !slices.Contains(s.anon, sock.inode):
+			s.unheld(n, Key{}, errUnseenBind)
+		}
 		_ = s.conn.Continue(n.ID)
 		return
 	}
@@ -63,6 +71,9 @@ func (s *Server) listen(n Notification, th thread, fd, backlog int) {
 	s.offer(&call)
 	_ = s.conn.Reply(n.ID, 0, 0)
 }
+
+// errUnseenBind: a socket listens at an address and no filter saw its bind.
+var errUnseenBind = errors.New("its bind(2) was not seen: it was done by io_uring, or before the socket came to this process")
 
 // hasAddress tells whether the socket really has the address that its bind
 // asked for: a bind that the kernel carried out may have failed, or read

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -54,8 +55,9 @@ type Server struct {
 	bound    map[uint64]Bound // by cookie
 	order    []uint64         // cookies, oldest first
 	late     []lateListen
-	label    []byte // our security label; nil without an LSM that has labels
-	ownNetNS uint64 // cookie of our network namespace; 0: not asked yet
+	anon     []uint64 // inodes of sockets that the kernel chose a port for, oldest first
+	label    []byte   // our security label; nil without an LSM that has labels
+	ownNetNS uint64   // cookie of our network namespace; 0: not asked yet
 
 	mu      sync.Mutex
 	running chan struct{} // closed when Run ends; nil if it never ran
@@ -272,6 +274,23 @@ func (s *Server) event(n Notification, kind EventKind, key Key, err error) {
 	if s.conn.Valid(n.ID) {
 		s.holder.Event(Event{Kind: kind, TID: n.TID, Key: key, Err: err})
 	}
+}
+
+// Anonymous lists the inodes of sockets that were bound to port 0, or listened
+// without a bind: the kernel chose their port, so a later process is given
+// another one and nothing need be handed over. Of many, the newest.
+func (s *Server) Anonymous() []uint64 { return slices.Clone(s.anon) }
+
+// anonymous notes a socket that the kernel chooses a port for. One that cannot
+// be seen is no harm: it is left out.
+func (s *Server) anonymous(inode uint64) {
+	if slices.Contains(s.anon, inode) {
+		return
+	}
+	if len(s.anon) == maxBound {
+		s.anon = append(s.anon[:0], s.anon[1:]...)
+	}
+	s.anon = append(s.anon, inode)
 }
 
 // remember notes that the bind of a socket was seen.

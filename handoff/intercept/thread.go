@@ -363,6 +363,28 @@ func Holds(pids []int, inode uint64) (bool, error) {
 	return false, failed
 }
 
+// Take returns a close-on-exec duplicate of the socket with this inode in the
+// process pid, for the caller to close (pidfd_getfd(2)). ENOENT: it has none.
+func Take(pid int, inode uint64) (fd int, err error) {
+	th := thread{tid: pid}
+	found, err := th.table(-1, inode)
+	for _, number := range found.copies {
+		var dup int
+		if dup, err = th.getfd(number); err != nil {
+			continue
+		}
+		var st unix.Stat_t
+		if err = unix.Fstat(dup, &st); err == nil && st.Ino == inode && st.Mode&unix.S_IFMT == unix.S_IFSOCK {
+			return dup, nil
+		}
+		_ = unix.Close(dup) // the number changed hands
+	}
+	if err == nil {
+		err = fmt.Errorf("cannot find socket %d in process %d: %w", inode, pid, unix.ENOENT)
+	}
+	return -1, err
+}
+
 // eachNumber calls f for each entry of the open directory whose name is a
 // number; name ends in a zero byte.
 func eachNumber(dir int, f func(number int, name []byte)) error {

@@ -1,0 +1,116 @@
+package supervisor
+
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/supervise/supervise/handoff/intercept"
+	"github.com/supervise/supervise/supervisor/config"
+	"github.com/supervise/supervise/supervisor/listen"
+	"github.com/supervise/supervise/supervisor/ready"
+)
+
+// What a generation listens on must be held, or else no other one can bind it
+// meanwhile. Most ways of binding are seen; what went past all of them
+// (io_uring, a rename after bind, another supervisor's filter, a process that
+// may not be looked into) is found by a look at what it listens on. That look
+// comes when it is ready, and again before a rollout.
+
+// reload looks once more at the current generation, and then tells the machine.
+func (l *loop) reload(why string) {
+	g := l.s.current
+	if g == nil || l.s.state != up || l.cfg.Type == config.NotifyReload {
+		l.send(evReload{cause: why})
+		return
+	}
+	l.lookForUnheld(l.instances[g.n], func() { l.send(evReload{cause: why}) })
+}
+
+// lookForUnheld looks in the background for listeners of the instance that are
+// not held, tells the machine of them, and calls done.
+func (l *loop) lookForUnheld(in *instance, done func()) {
+	if in == nil || in.exited || in.tree == nil || l.set == nil {
+		done()
+		return
+	}
+	pids, err := in.tree.Pids()
+	if err != nil {
+		l.warn(in, "cannot see the processes of the generation", err)
+	}
+	var held []uint64
+	for _, lane := range slices.Concat(l.set.Lanes(), in.lanes) {
+		held = append(held, lane.Inode())
+	}
+	if in.binds != nil { // the next one is given another port
+		held = append(held, in.binds.Anonymous()...)
+	}
+	l.children.Go(func() {
+		first, found, err := unheldListener(pids, held)
+		l.poll.post(func() {
+			switch {
+			case in.exited || l.set == nil:
+			case found:
+				l.unheldFound(in, first)
+			case err != nil && in.unheld != nil && !in.configured():
+				// It may not be looked into, and a bind of it went to the kernel.
+				l.send(evUnheld{gen: in.n, because: in.unheld.Error(), do: interceptHint(in.unheld)})
+			}
+			done()
+		})
+	})
+}
+
+// configured reports whether the instance was told of listeners, which it can
+// use without a bind of its own.
+func (in *instance) configured() bool {
+	return slices.ContainsFunc(in.lanes, func(lane *listen.Lane) bool { return !lane.Socket().Learned() })
+}
+
+// unheldListener finds a listener of the processes that is none of held and
+// that a further process could not bind. It is called in a goroutine of its own.
+func unheldListener(pids []int, held []uint64) (ready.Listener, bool, error) {
+	own, err := ready.Listening(pids)
+	for _, o := range own {
+		if o.Ephemeral || slices.Contains(held, o.Inode) || sharesPort(o) {
+			continue
+		}
+		return o, true, nil
+	}
+	return ready.Listener{}, false, err
+}
+
+// sharesPort reports whether another process of the same user may bind the port
+// as well, because this listener has SO_REUSEPORT.
+func sharesPort(o ready.Listener) bool {
+	if !o.Addr.IsValid() {
+		return false
+	}
+	fd, err := intercept.Take(o.PID, o.Inode)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	share, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
+	return err == nil && share != 0
+}
+
+// unheldFound tells the machine of a listener that is not held, and why.
+func (l *loop) unheldFound(in *instance, o ready.Listener) {
+	what := o.Network + " " + o.Path
+	if o.Addr.IsValid() {
+		what = o.Network + " " + o.Addr.String()
+	}
+	because, do := "it was bound in a way that is not seen (io_uring, or a rename after bind)", "let the command bind by bind(2), or use --listen with LISTEN_FDS"
+	switch {
+	case o.Network == "udp" && !l.cfg.InterceptUDP:
+		because, do = "datagram sockets are not intercepted", "--intercept-udp, where two generations may read from one port; or --listen udp://... with LISTEN_FDS"
+	case !l.offers("intercept"):
+		because, do = "interception is off", "--handoff auto, or --listen with LISTEN_FDS"
+	case l.noFilter != nil:
+		because, do = l.noFilter.Error(), interceptHint(l.noFilter)
+	case in.unheld != nil:
+		because, do = in.unheld.Error(), interceptHint(in.unheld)
+	}
+	l.send(evUnheld{gen: in.n, because: what + ": " + because, do: do})
+}
