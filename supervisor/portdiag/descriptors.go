@@ -43,28 +43,37 @@ func findDescriptors(want map[uint64]bool) (descriptors, error) {
 		return found, err
 	}
 	for _, pid := range pids {
-		dir := "/proc/" + strconv.Itoa(pid)
-		seen, denied := found.look(pid, dir+"/fd", want)
-		if denied {
-			var st unix.Stat_t
-			if unix.Stat(dir, &st) == nil {
-				found.hidden[st.Uid]++
-			}
-			continue
-		}
-		// A zombie shows no descriptor. If only its main thread has ended, the
-		// table is still there and is seen through the other threads.
-		if seen == 0 && zombieLeader(dir) {
-			tids, _ := os.ReadDir(dir + "/task")
-			for _, t := range tids {
-				if tid, err := strconv.Atoi(t.Name()); err == nil && tid != pid {
-					found.look(pid, dir+"/task/"+t.Name()+"/fd", want)
-					break
-				}
-			}
-		}
+		found.lookInto(pid, want)
 	}
 	return found, nil
+}
+
+// lookInto notes what one process holds of want.
+func (d descriptors) lookInto(pid int, want map[uint64]bool) {
+	dir := "/proc/" + strconv.Itoa(pid)
+	seen, denied := d.look(pid, dir+"/fd", want)
+	if denied {
+		var st unix.Stat_t
+		if unix.Stat(dir, &st) == nil {
+			d.hidden[st.Uid]++
+		}
+		return
+	}
+	// A zombie shows no descriptor. If only its main thread has ended, the
+	// table is still there and is seen through the other threads.
+	if seen > 0 || !zombieLeader(dir) {
+		return
+	}
+	threads, err := os.ReadDir(dir + "/task")
+	if err != nil {
+		return
+	}
+	for _, t := range threads {
+		if t.Name() != strconv.Itoa(pid) {
+			d.look(pid, dir+"/task/"+t.Name()+"/fd", want)
+			return
+		}
+	}
 }
 
 // look notes what one fd directory holds of want. It says how many

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -319,7 +320,12 @@ func PathHolders(path string) ([]Holder, error) {
 		return nil, err
 	}
 	var out []Holder
+	var sx unix.Statx_t
+	made := !strings.HasPrefix(path, "@") && unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BTIME, &sx) == nil && sx.Mask&unix.STATX_BTIME != 0
 	for _, c := range cs {
+		if made {
+			c.Since = time.Unix(sx.Btime.Sec, int64(sx.Btime.Nsec))
+		}
 		out = append(out, c.Holder)
 	}
 	return out, nil

@@ -1,0 +1,115 @@
+package portdiag
+
+import (
+	"bytes"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// waits says whether a process waits for something to come in at one of its
+// descriptors fds. known is false when that cannot be told: its files may not
+// be read, a thread runs or waits for a set of descriptors (poll, select,
+// io_uring).
+//
+// A listener that nobody waits on is one that was inherited and forgotten, or
+// of a server that hangs.
+func waits(pid int, fds []int) (yes, known bool) {
+	dir := "/proc/" + strconv.Itoa(pid)
+	names, err := os.ReadDir(dir + "/fd")
+	if err != nil {
+		return false, false
+	}
+	known = true
+	for _, n := range names {
+		link, err := os.Readlink(dir + "/fd/" + n.Name())
+		if err != nil {
+			continue
+		}
+		switch link {
+		case "anon_inode:[eventpoll]":
+			info, err := os.ReadFile(dir + "/fdinfo/" + n.Name())
+			if err != nil {
+				known = false
+				continue
+			}
+			if epollHas(info, fds) {
+				return true, true
+			}
+		case "anon_inode:[io_uring]":
+			known = false
+		}
+	}
+	tasks, err := os.ReadDir(dir + "/task")
+	if err != nil {
+		return false, false
+	}
+	for _, t := range tasks {
+		b, err := os.ReadFile(dir + "/task/" + t.Name() + "/syscall")
+		if err != nil {
+			known = false
+			continue
+		}
+		switch y, k := blockedOn(string(b), fds); {
+		case y:
+			return true, true
+		case !k:
+			known = false
+		}
+	}
+	return false, known
+}
+
+// epollHas reads the "tfd:" lines of the fdinfo of an epoll descriptor
+// (proc_pid_fdinfo(5)).
+func epollHas(info []byte, fds []int) bool {
+	for line := range bytes.Lines(info) {
+		f := bytes.Fields(line)
+		if len(f) < 2 || string(f[0]) != "tfd:" {
+			continue
+		}
+		if fd, err := strconv.Atoi(string(f[1])); err == nil && slices.Contains(fds, fd) {
+			return true
+		}
+	}
+	return false
+}
+
+// blockedOn reads /proc/PID/task/TID/syscall (proc_pid_syscall(5)): the number
+// and the arguments of the system call that a thread is in. known is false for
+// a running thread and for calls that wait for a set of descriptors.
+func blockedOn(line string, fds []int) (yes, known bool) {
+	f := strings.Fields(line)
+	if len(f) == 0 || f[0] == "running" {
+		return false, false
+	}
+	nr, err := strconv.Atoi(f[0])
+	if err != nil {
+		return false, false
+	}
+	if nr < 0 || len(f) < 2 {
+		return false, true // blocked, but in no system call
+	}
+	one, many := waitingCalls()
+	if slices.Contains(many, nr) {
+		return false, false
+	}
+	if !slices.Contains(one, nr) {
+		return false, true
+	}
+	arg, err := strconv.ParseUint(strings.TrimPrefix(f[1], "0x"), 16, 64)
+	return err == nil && slices.Contains(fds, int(int32(arg))), true
+}
+
+// waitingCalls gives the numbers of the calls that wait on the descriptor in
+// their first argument (accept, accept4, recvfrom, recvmsg, recvmmsg, read),
+// and of those that wait on a set (poll, ppoll, select, pselect6,
+// io_uring_enter). epoll_wait is in neither: its set is read from fdinfo.
+func waitingCalls() (one, many []int) {
+	if runtime.GOARCH == "arm64" {
+		return []int{202, 242, 207, 212, 243, 63}, []int{73, 72, 426}
+	}
+	return []int{43, 288, 45, 47, 299, 0}, []int{7, 271, 23, 270, 426}
+}
