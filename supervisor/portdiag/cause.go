@@ -138,7 +138,7 @@ func Causes() []CauseInfo {
 		{DeniedByPolicy, KindRefused, "EACCES or EPERM", "A security policy refuses the bind: Landlock, SELinux, AppArmor, a BPF program of the cgroup, or seccomp.", "Look at the policy: ausearch -m avc, SocketBindDeny= of the unit, the container's profile."},
 		{AddressNotHere, KindRefused, "EADDRNOTAVAIL", "No interface of this machine (of this network namespace) has the address.", "Bind an address that `ip address` shows, or 0.0.0.0; IP_FREEBIND or net.ipv4.ip_nonlocal_bind=1 binds it in advance."},
 		{AddressTentative, KindRefused, "EADDRNOTAVAIL", "The IPv6 address is there but not usable yet (duplicate address detection), or was found to be a duplicate.", "Wait a second, use IP_FREEBIND, or add the address with nodad."},
-		{AddressUnusable, KindRefused, "EADDRNOTAVAIL", "A multicast or broadcast address is no local address of a TCP socket.", "Bind an address of an interface."},
+		{AddressUnusable, KindRefused, "EINVAL or none", "A multicast or broadcast address is none for a TCP server: IPv6 refuses it, IPv4 binds it and nobody can connect.", "Bind an address of an interface."},
 		{IPv6Off, KindRefused, "EADDRNOTAVAIL or EAFNOSUPPORT", "IPv6 is switched off here, so that not even [::1] exists.", "Bind IPv4 (127.0.0.1 instead of localhost, 0.0.0.0 instead of [::]), or switch IPv6 on."},
 		{ZoneMissing, KindRefused, "EINVAL", "A link-local IPv6 address is not complete without its interface.", "Write the interface: [fe80::1%eth0]:80."},
 		{ZoneUnknown, KindRefused, "ENODEV", "The interface after the '%' does not exist here.", "Take one of those that `ip link` shows."},

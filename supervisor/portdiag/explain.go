@@ -250,6 +250,10 @@ func (r *Report) explainFree(beside []sockdiag.Socket) error {
 		}
 	}
 	r.foreign(decide)
+	// The kernel binds a TCP socket to these, and nobody can connect to it.
+	if a := t.Addr.Addr(); t.Network == "tcp" && (a.IsMulticast() || isBroadcast(a)) {
+		decide(AddressUnusable, fmt.Sprintf("%v is a multicast or broadcast address: a TCP server there is never reached", a))
+	}
 	r.portNotes()
 	return nil
 }
@@ -320,15 +324,13 @@ func (r *Report) explainRefusal() {
 		r.Cause = ZoneUnknown
 	case unix.EINVAL:
 		r.Cause = AddressUnusable
-		if a.IsLinkLocalUnicast() && a.Is6() && a.Zone() == "" {
+		if (a.IsLinkLocalUnicast() || a.IsLinkLocalMulticast()) && a.Is6() && a.Zone() == "" {
 			r.Cause = ZoneMissing
 		}
 	case unix.EADDRNOTAVAIL:
 		r.Cause = AddressNotHere
 		_, _, isTentative := tentative(a)
 		switch {
-		case a.IsMulticast(), isBroadcast(a):
-			r.Cause = AddressUnusable
 		case isTentative:
 			r.Cause = AddressTentative
 		case a.Is6() && ipv6Off():
@@ -385,7 +387,7 @@ func (r *Report) blind() {
 			continue
 		}
 		if h.Hidden != "" {
-			r.find(HiddenOwner, 0, "the owner of "+h.address()+" cannot be seen: "+h.Hidden+"; the socket was made by user "+h.User)
+			r.find(HiddenOwner, 0, "the owner of "+h.address()+" cannot be seen; the socket was made by user "+h.User)
 			if !slices.Contains(r.Unseen, h.Hidden) {
 				r.Unseen = append(r.Unseen, h.Hidden)
 			}
@@ -414,7 +416,7 @@ func (r *Report) conclude() {
 	if len(r.Holders) > 0 {
 		h := r.Holders[0]
 		who = h.who()
-		what = who + " " + h.verb()
+		what = h.does()
 		at = strings.TrimPrefix(at, "tcp ")
 	}
 	port := t.Addr.Port()
@@ -479,7 +481,10 @@ func (r *Report) conclude() {
 			r.Sentence = fmt.Sprintf("%v is on %s but not usable: another machine on the link has it too (duplicate address detection failed)", t.Addr.Addr().WithZone(""), where)
 		}
 	case AddressUnusable:
-		r.Sentence = fmt.Sprintf("%v is a multicast or broadcast address, to which a %s socket cannot be bound", t.Addr.Addr(), t.Network)
+		r.Sentence = fmt.Sprintf("%v is no address for a %s server: it is a multicast or broadcast address", t.Addr.Addr(), t.Network)
+		if r.Verdict == Refused && !t.Addr.Addr().IsMulticast() {
+			r.Sentence = fmt.Sprintf("%v is no address that a %s socket can be bound to", t.Addr.Addr(), t.Network)
+		}
 	case IPv6Off:
 		r.Sentence = fmt.Sprintf("IPv6 is switched off here, so %v does not exist", t.Addr.Addr())
 	case ZoneMissing:
@@ -522,9 +527,23 @@ func (r *Report) reuseWords() string {
 
 // who names the owner of a holder.
 func (h Holder) who() string {
-	s := h.String()
-	return strings.TrimSuffix(s, ", "+h.what())
+	switch {
+	case len(h.Processes) > 0:
+		s := fmt.Sprintf("pid %d (%s)", h.Processes[0].PID, h.Processes[0].Title(titleLimit))
+		if n := len(h.Processes) - 1; n > 0 {
+			s += " and " + plural(n, "other process", "other processes")
+		}
+		return s + " of user " + h.Processes[0].User
+	case h.Hidden != "":
+		return "a process that we cannot see (of user " + h.User + ")"
+	case h.Inode != 0:
+		return "no process that we can see, but a socket of user " + h.User
+	}
+	return "no process"
 }
+
+// does is who and verb as a clause.
+func (h Holder) does() string { return h.who() + " " + h.verb() }
 
 // verb is what the holder does, as the rest of a sentence.
 func (h Holder) verb() string {

@@ -49,7 +49,7 @@ func (r *Report) parties(all table) {
 					party.Children++
 				}
 			}
-			if yes, known := waits(p.PID, p.FDs); known {
+			if yes, known := waits(p.PID, p.FDs, h.Inode); known {
 				party.Waits = map[bool]string{true: "yes", false: "no"}[yes]
 			}
 			if len(p.FDs) > 0 && !r.target.unix() {
@@ -174,7 +174,7 @@ func (r *Report) leftover(p Party, all table, command []string) {
 		return
 	}
 	for _, q := range all {
-		if q.PID != p.PID && q.Exe == p.Exe && p.Exe != "" && len(p.Args) > 1 && slices.Equal(q.Args, p.Args) && q.ticks > p.ticks &&
+		if q.PID != p.PID && q.Exe == p.Exe && p.Exe != "" && len(p.Args) > 1 && slices.Equal(q.Args, p.Args) && younger(q, p.Process) &&
 			!related(p.Process, q, all) && !slices.ContainsFunc(r.Parties, func(o Party) bool { return o.PID == q.PID }) {
 			r.find(OlderInstance, p.PID, fmt.Sprintf("pid %d is a younger instance of the same program as %s, started %s", q.PID, who, q.Started.Format(time.DateTime)))
 			return
@@ -195,6 +195,12 @@ func adopted(p Process, all table) bool {
 	}
 	_, led := all[p.pgrp]
 	return p.PPID == 1 && p.pgrp != p.PID && p.pgrp != 0 && !led
+}
+
+// younger says that q was started after p: ticks are 10 ms, and pids rise but
+// for their wrap.
+func younger(q, p Process) bool {
+	return q.ticks > p.ticks || q.ticks == p.ticks && q.PID > p.PID
 }
 
 func related(a, b Process, all table) bool {

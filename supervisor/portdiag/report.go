@@ -119,3 +119,6 @@ func (r Report) Line() string {
 	}
 	return s
 }
+
+// Target is the address as it was understood.
+func (r Report) Target() Target { return r.target }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // waits says whether a process waits for something to come in at one of its
@@ -16,7 +17,7 @@ import (
 //
 // A listener that nobody waits on is one that was inherited and forgotten, or
 // of a server that hangs.
-func waits(pid int, fds []int) (yes, known bool) {
+func waits(pid int, fds []int, inode uint64) (yes, known bool) {
 	dir := "/proc/" + strconv.Itoa(pid)
 	names, err := os.ReadDir(dir + "/fd")
 	if err != nil {
@@ -35,7 +36,7 @@ func waits(pid int, fds []int) (yes, known bool) {
 				known = false
 				continue
 			}
-			if epollHas(info, fds) {
+			if epollHas(info, fds, inode) {
 				return true, true
 			}
 		case "anon_inode:[io_uring]":
@@ -47,12 +48,8 @@ func waits(pid int, fds []int) (yes, known bool) {
 		return false, false
 	}
 	for _, t := range tasks {
-		b, err := os.ReadFile(dir + "/task/" + t.Name() + "/syscall")
-		if err != nil {
-			known = false
-			continue
-		}
-		switch y, k := blockedOn(string(b), fds); {
+		line := threadCall(dir + "/task/" + t.Name() + "/syscall")
+		switch y, k := blockedOn(line, fds); {
 		case y:
 			return true, true
 		case !k:
@@ -62,15 +59,45 @@ func waits(pid int, fds []int) (yes, known bool) {
 	return false, known
 }
 
+// threadCall reads /proc/PID/task/TID/syscall. A thread that runs just now is
+// looked at a few times more: most of them sleep most of the time. "" when it
+// may not be read.
+func threadCall(file string) string {
+	for try := 0; ; try++ {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return ""
+		}
+		if try == 3 || string(bytes.TrimSpace(b)) != "running" {
+			return string(b)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // epollHas reads the "tfd:" lines of the fdinfo of an epoll descriptor
-// (proc_pid_fdinfo(5)).
-func epollHas(info []byte, fds []int) bool {
+// (proc_pid_fdinfo(5)): the number under which a file was added, and its
+// inode in hexadecimal, which tells it from an earlier file of that number.
+func epollHas(info []byte, fds []int, inode uint64) bool {
 	for line := range bytes.Lines(info) {
-		f := bytes.Fields(line)
-		if len(f) < 2 || string(f[0]) != "tfd:" {
+		f := strings.Fields(string(line))
+		if len(f) < 2 || f[0] != "tfd:" {
 			continue
 		}
-		if fd, err := strconv.Atoi(string(f[1])); err == nil && slices.Contains(fds, fd) {
+		for _, w := range f[2:] {
+			if hex, ok := strings.CutPrefix(w, "ino:"); ok {
+				n, err := strconv.ParseUint(hex, 16, 64)
+				if err == nil && n == inode {
+					return true
+				}
+				f = nil
+				break
+			}
+		}
+		if f == nil {
+			continue // it was told, and is another
+		}
+		if fd, err := strconv.Atoi(f[1]); err == nil && slices.Contains(fds, fd) {
 			return true
 		}
 	}
