@@ -111,12 +111,12 @@ func Evict(ctx context.Context, r Report, p Process, how Eviction) error {
 		return &RefusedError{Why: fmt.Sprintf("pid %d no longer holds it", p.PID)}
 	}
 	step(fmt.Sprintf("SIGTERM to pid %d", p.PID))
-	if err := signal(fd, unix.SIGTERM); err != nil {
+	if err := sendSignal(fd, unix.SIGTERM); err != nil {
 		return fmt.Errorf("cannot end pid %d: SIGTERM: %w", p.PID, err)
 	}
 	// A stopped process gets its SIGTERM only when it goes on.
 	if p.State == "T" {
-		if err := signal(fd, unix.SIGCONT); err != nil {
+		if err := sendSignal(fd, unix.SIGCONT); err != nil {
 			return fmt.Errorf("cannot end pid %d: SIGCONT: %w", p.PID, err)
 		}
 	}
@@ -128,7 +128,7 @@ func Evict(ctx context.Context, r Report, p Process, how Eviction) error {
 		return fmt.Errorf("cannot end pid %d: it did not end within %v of SIGTERM", p.PID, how.Grace)
 	}
 	step(fmt.Sprintf("SIGKILL to pid %d, which did not end within %v", p.PID, how.Grace))
-	if err := signal(fd, unix.SIGKILL); err != nil {
+	if err := sendSignal(fd, unix.SIGKILL); err != nil {
 		return fmt.Errorf("cannot end pid %d: SIGKILL: %w", p.PID, err)
 	}
 	ended, err = waitEnd(ctx, fd, how.Grace)
@@ -146,13 +146,13 @@ func (r Report) stillHeldBy(p Process) bool {
 			want[h.Inode] = true
 		}
 	}
-	found := descriptors{holders: map[uint64][]reference{}, hidden: map[uint32]int{}}
+	found := newDescriptors()
 	found.lookInto(p.PID, want)
 	return len(found.holders) > 0
 }
 
-// signal sends through a pidfd. A process that has ended is no error.
-func signal(pidfd int, sig unix.Signal) error {
+// sendSignal sends through a pidfd. A process that has ended is no error.
+func sendSignal(pidfd int, sig unix.Signal) error {
 	if err := unix.PidfdSendSignal(pidfd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return err
 	}

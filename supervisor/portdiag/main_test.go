@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"slices"
 	"strings"
@@ -77,7 +78,13 @@ func ownNetwork() bool {
 // zombieEnv makes the main thread of the child end while others go on.
 const zombieEnv = "PORTDIAG_TEST_ZOMBIE"
 
+// ignoreEnv makes the child ignore SIGTERM.
+const ignoreEnv = "PORTDIAG_TEST_IGNORE"
+
 func init() {
+	if os.Getenv(ignoreEnv) != "" {
+		signal.Ignore(syscall.SIGTERM)
+	}
 	if os.Getenv(zombieEnv) != "" {
 		runtime.LockOSThread() // the main goroutine stays on the main thread
 	}

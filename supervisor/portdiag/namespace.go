@@ -70,11 +70,14 @@ func readProcNet(pid int, file, base string, port uint16) []foreign {
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		w := strings.Fields(lines.Text())
-		if len(w) < 10 || !strings.HasSuffix(w[1], want) {
+		if len(w) < 10 {
 			continue
 		}
 		const listen, unconnected = "0A", "07"
-		if base == "tcp" && w[3] != listen || base == "udp" && w[3] != unconnected {
+		if base == "tcp" && w[3] != listen && w[3] != "st" {
+			break // listeners come first, and there may be many connections
+		}
+		if !strings.HasSuffix(w[1], want) || base == "udp" && w[3] != unconnected {
 			continue
 		}
 		addr, ok := procAddr(strings.TrimSuffix(w[1], want))

@@ -49,7 +49,7 @@ func (r *Report) parties(all table) {
 					party.Children++
 				}
 			}
-			if yes, known := waits(p.PID, p.FDs, h.Inode); known {
+			if yes, known := waits(p, h.Inode); known {
 				party.Waits = map[bool]string{true: "yes", false: "no"}[yes]
 			}
 			if len(p.FDs) > 0 && !r.target.unix() {

@@ -32,6 +32,7 @@ type Process struct {
 	Threads int       `json:"threads,omitempty"`
 	FDs     []int     `json:"fds,omitempty"` // the descriptors that are the socket asked about
 
+	poller        poller // how it waits, of a holder
 	pgrp, session int
 	tty           int
 	ticks         uint64 // start time in clock ticks since boot: with the pid, the identity of the process

@@ -32,6 +32,9 @@ func Recognise(output string) (Symptom, bool) {
 		if len(line) > 4096 {
 			line = line[:4096] // no runtime's message is longer; regexps need not see more
 		}
+		if !suspicious(line) {
+			continue
+		}
 		s, ok := recogniseLine(table, line)
 		if !ok {
 			continue
@@ -52,6 +55,20 @@ func Recognise(output string) (Symptom, bool) {
 		return Symptom{}, false
 	}
 	return *vague, true
+}
+
+// suspicious keeps the expressions away from the lines of a log that cannot
+// match any: each row of the table has one of these words.
+func suspicious(line string) bool {
+	for _, word := range []string{
+		"use", "bind", "Bind", "port", "listen", "errno", "Errno", "error", "EADDR", "EACCES", "denied", "assign",
+		"Os {", "eaddrinuse", "Connector", "Connection", "Address", "address",
+	} {
+		if strings.Contains(line, word) {
+			return true
+		}
+	}
+	return false
 }
 
 // symptom is one way of saying it. The groups of the expression: addr is an
@@ -90,9 +107,9 @@ func symptoms() []symptom {
 			"Error: listen EADDRINUSE: address already in use /tmp/x.sock"),
 		of("Node", `listen (?P<why>EADDRINUSE|EACCES|EADDRNOTAVAIL|EAFNOSUPPORT|EPERM)(?:: [a-z ]+)?:? (?P<v6any>::):(?P<port>\d+)`,
 			"Error: listen EADDRINUSE: address already in use :::3000"),
-		of("Node", `listen (?P<why>EADDRINUSE|EACCES|EADDRNOTAVAIL|EAFNOSUPPORT|EPERM)(?:: [a-z ]+)?:? (?P<host>[^\s]*?):(?P<port>\d+)\b`,
+		of("Node", `listen (?P<why>EADDRINUSE|EACCES|EADDRNOTAVAIL|EAFNOSUPPORT|EPERM)(?:: [a-z ]+)?:? (?P<host>\S*):(?P<port>\d+)\b`,
 			"Error: listen EADDRINUSE: address already in use 127.0.0.1:3000"),
-		of("Node", `bind (?P<why>EADDRINUSE|EACCES|EADDRNOTAVAIL|EAFNOSUPPORT|EPERM)(?:: [a-z ]+)?:? (?P<udphost>[^\s]*?):(?P<port>\d+)\b`,
+		of("Node", `bind (?P<why>EADDRINUSE|EACCES|EADDRNOTAVAIL|EAFNOSUPPORT|EPERM)(?:: [a-z ]+)?:? (?P<udphost>\S*):(?P<port>\d+)\b`,
 			"Error: bind EADDRINUSE 0.0.0.0:53"),
 
 		of("Docker", `Bind for `+hostPort+` failed: port is already allocated`,
@@ -155,6 +172,8 @@ func symptoms() []symptom {
 		of("Go", `listen (?P<net>(?:tcp|udp)[46]?) (?P<addr>\S*:\d+): (?:bind|socket|listen): (?P<why>[a-z ]+)`,
 			"2026/11/21 10:00:00 listen tcp :8080: bind: address already in use"),
 
+		of("Deno", `AddrInUse: Address already in use \(os error 98\)`,
+			"error: Uncaught (in promise) AddrInUse: Address already in use (os error 98)", unix.EADDRINUSE),
 		of("Rust", `error binding to (?P<addr>\S+:\d+): .*?(?P<why>[A-Z][a-z ]+) \(os error \d+\)`,
 			"thread 'main' panicked: error binding to 0.0.0.0:3000: error creating server listener: Address already in use (os error 98)"),
 		of("Rust", `Os \{ code: (?P<num>\d+), kind: \w+, message: "[^"]*" \}`,
@@ -175,8 +194,6 @@ func symptoms() []symptom {
 		of("Java", `(?:NativeIoException|ChannelException).*bind\(\.\.\)[^:]*(?:: | with error\(s\): )(?P<why>Address already in use|Permission denied|Cannot assign requested address)`,
 			"io.netty.channel.unix.Errors$NativeIoException: bind(..) failed: Address already in use"),
 
-		of("Deno", `AddrInUse: Address already in use \(os error 98\)`,
-			"error: Uncaught (in promise) AddrInUse: Address already in use (os error 98)", unix.EADDRINUSE),
 		of("Bun", `Is port (?P<port>\d+) in use\?`,
 			"error: Failed to start server. Is port 3000 in use?", unix.EADDRINUSE),
 		of("Erlang", `:eaddrinuse`,

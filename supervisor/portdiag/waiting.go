@@ -10,37 +10,24 @@ import (
 	"time"
 )
 
-// waits says whether a process waits for something to come in at one of its
-// descriptors fds. known is false when that cannot be told: its files may not
-// be read, a thread runs or waits for a set of descriptors (poll, select,
-// io_uring).
+// waits says whether a process waits for something to come in at its
+// descriptors p.FDs, which are the socket with the inode. known is false when
+// that cannot be told: its files may not be read, a thread runs or waits for a
+// set of descriptors (poll, select, io_uring).
 //
 // A listener that nobody waits on is one that was inherited and forgotten, or
 // of a server that hangs.
-func waits(pid int, fds []int, inode uint64) (yes, known bool) {
-	dir := "/proc/" + strconv.Itoa(pid)
-	names, err := os.ReadDir(dir + "/fd")
-	if err != nil {
-		return false, false
-	}
-	known = true
-	for _, n := range names {
-		link, err := os.Readlink(dir + "/fd/" + n.Name())
+func waits(p Process, inode uint64) (yes, known bool) {
+	dir := "/proc/" + strconv.Itoa(p.PID)
+	known = !p.poller.uring
+	for _, fd := range p.poller.epolls {
+		info, err := os.ReadFile(dir + "/fdinfo/" + strconv.Itoa(fd))
 		if err != nil {
+			known = false
 			continue
 		}
-		switch link {
-		case "anon_inode:[eventpoll]":
-			info, err := os.ReadFile(dir + "/fdinfo/" + n.Name())
-			if err != nil {
-				known = false
-				continue
-			}
-			if epollHas(info, fds, inode) {
-				return true, true
-			}
-		case "anon_inode:[io_uring]":
-			known = false
+		if epollHas(info, p.FDs, inode) {
+			return true, true
 		}
 	}
 	tasks, err := os.ReadDir(dir + "/task")
@@ -49,7 +36,7 @@ func waits(pid int, fds []int, inode uint64) (yes, known bool) {
 	}
 	for _, t := range tasks {
 		line := threadCall(dir + "/task/" + t.Name() + "/syscall")
-		switch y, k := blockedOn(line, fds); {
+		switch y, k := blockedOn(line, p.FDs); {
 		case y:
 			return true, true
 		case !k:
