@@ -47,10 +47,15 @@ func forwarderOf(p Process) (forwarding, bool) {
 	}
 	switch name {
 	case "docker-proxy":
-		to := net.JoinHostPort(flag("-container-ip"), flag("-container-port"))
-		port := flag("-host-port")
-		return forwarding{"docker-proxy, to a container at " + printable(to, 80),
-			Remedy{"see which container publishes the port, then docker stop it", "docker ps --filter publish=" + quote(port)}}, true
+		text := "docker-proxy, to a container"
+		if ip := flag("-container-ip"); ip != "" {
+			text += " at " + printable(net.JoinHostPort(ip, flag("-container-port")), 80)
+		}
+		look := Remedy{"see which container publishes the port, then docker stop it", "docker ps"}
+		if port := flag("-host-port"); port != "" {
+			look.Command += " --filter publish=" + quote(port)
+		}
+		return forwarding{text, look}, true
 	case "rootlessport", "rootlesskit", "rootlessport-child", "slirp4netns", "pasta", "pasta.avx2", "passt":
 		return forwarding{name + ", to a rootless container",
 			Remedy{"see which container publishes the port, then podman stop it", "podman ps --format '{{.Names}} {{.Ports}}'"}}, true

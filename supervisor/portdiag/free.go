@@ -60,8 +60,10 @@ func Evictable(r Report) (Process, error) {
 	}
 	for _, f := range r.Findings {
 		switch f.Cause {
-		case Supervised, SystemdUnit, SystemdSocket, InContainer, Forwarder, KernelSocket:
-			if f.PID == p.PID || f.PID == 0 {
+		case Supervised, SystemdSocket, KernelSocket:
+			return refuse(f.Text) // whoever borrows it: its owner is not to be ended for it
+		case SystemdUnit, InContainer, Forwarder:
+			if f.PID == p.PID {
 				return refuse(f.Text)
 			}
 		}

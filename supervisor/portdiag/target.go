@@ -90,7 +90,10 @@ func parseTarget(part string) ([]Target, error) {
 			return nil, rerr
 		}
 		if resolved == nil {
-			return nil, err
+			if inner := errors.Unwrap(err); inner != nil {
+				err = inner
+			}
+			return nil, fmt.Errorf("cannot read %q as an address: %w", part, err)
 		}
 		sockets = nil
 		for _, r := range resolved {
