@@ -133,8 +133,7 @@ type GateResult struct {
 	Unanswered int           // accepted connections without an answer
 	Gate       time.Duration // until the queue was empty
 	Shield     time.Duration // until everything was answered
-	Quiesced   bool          // a shared listener was taken out of its epoll sets
-	Note       string        // what could not be done, for the log
+	Note       string        // how it was done where not by lanes, or what could not be done
 }
 
 // clean reports whether nothing was left behind.
@@ -196,6 +195,10 @@ type (
 	// actRelease frees what the generation owned: nothing of it is left.
 	actRelease struct{ gen int }
 
+	// actCheckStranded looks for clients in lanes that nobody serves; ends in
+	// evStranded if there are.
+	actCheckStranded struct{}
+
 	// actCloseListeners closes every listener: the user said stop.
 	actCloseListeners struct{}
 
@@ -232,6 +235,7 @@ func (actSignal) isAction()         {}
 func (actKill) isAction()           {}
 func (actCheckEmpty) isAction()     {}
 func (actRelease) isAction()        {}
+func (actCheckStranded) isAction()  {}
 func (actCloseListeners) isAction() {}
 func (actForeground) isAction()     {}
 func (actNotify) isAction()         {}

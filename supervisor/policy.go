@@ -10,31 +10,38 @@ import (
 )
 
 // A run is healthy when it was ready, by evidence, for healthyAfter; what is
-// only known to have been executed must live for healthyBlind. A generation
-// that somebody else killed with SIGKILL has not failed by itself: for it
-// healthyKilled is enough. After a healthy run the next restart comes at once.
+// only known to have been executed must live for healthyBlind. After a healthy
+// run the next restart comes at once.
+//
+// A generation that somebody else ended with SIGKILL has not failed by itself
+// (an operator, a test, the kernel out of memory). It is healthy when it lived
+// for healthyKilled, ready or not, and its delay never grows beyond RestartSec=:
+// who kills a server again and again wants to see it come back.
 const (
 	healthyAfter  = time.Second
-	healthyKilled = 100 * time.Millisecond
+	healthyKilled = 50 * time.Millisecond
 	healthyBlind  = 10 * time.Second
 )
 
-// healthy reports whether g, which ended at now, had a healthy run.
-func healthy(g *generation, now time.Time) bool {
-	if g.readyAt.IsZero() || g.cause != causeNone {
-		return false
-	}
-	ran := now.Sub(g.readyAt)
-	switch {
-	case !g.evidence:
-		return ran >= healthyBlind
-	case g.exited && g.exit.Signal == int(syscall.SIGKILL):
-		return ran >= healthyKilled
-	}
-	return ran >= healthyAfter
+// killed reports whether somebody else ended g with SIGKILL.
+func killed(g *generation) bool {
+	return g.cause == causeNone && g.exited && g.exit.Signal == int(syscall.SIGKILL)
 }
 
-// cleanSignals are the signals by which a service may end cleanly:
+// healthy reports whether g, which ended at now, had a healthy run.
+func healthy(g *generation, now time.Time) bool {
+	switch {
+	case killed(g):
+		return now.Sub(g.started) >= healthyKilled
+	case g.readyAt.IsZero() || g.cause != causeNone:
+		return false
+	case !g.evidence:
+		return now.Sub(g.readyAt) >= healthyBlind
+	}
+	return now.Sub(g.readyAt) >= healthyAfter
+}
+
+// cleanSignal reports whether a service that ended by sig ended cleanly:
 // systemd.service(5), SuccessExitStatus=.
 func cleanSignal(sig int) bool {
 	switch syscall.Signal(sig) {

@@ -62,7 +62,8 @@ type service struct {
 	rollout      *rollout
 	rolloutsDone int
 	rolloutsFail int
-	strandTried  bool // a rollout for stranded clients failed; do not try again for them
+	strandFails  int       // rollouts for stranded clients that failed in a row
+	strandAt     time.Time // when to look for them again; zero: when the loop sees some
 
 	stop      *evStop     // the stop that was asked for
 	failures  int         // consecutive, without a healthy run between
@@ -158,6 +159,9 @@ func (s *service) nextDeadline() time.Time {
 	var next time.Time
 	if s.startable() { // else a death is waited for, which has a deadline itself
 		next = s.deadline
+	}
+	if s.state == up && !s.strandAt.IsZero() && (next.IsZero() || s.strandAt.Before(next)) {
+		next = s.strandAt
 	}
 	for _, g := range s.gens {
 		if !g.deadline.IsZero() && (next.IsZero() || g.deadline.Before(next)) {

@@ -1,6 +1,10 @@
 package supervisor
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/supervise/supervise/handoff/shim"
+)
 
 // Exit statuses of supervise itself (sysexits.h where it has a word); the
 // command's own status is passed on where there is one.
@@ -15,9 +19,13 @@ const (
 
 // startStatus is the exit status for a command that could not be started.
 func startStatus(err error) int {
-	var c interface{ ExitStatus() int }
-	if errors.As(err, &c) {
-		return c.ExitStatus()
+	var look *shim.LookError
+	if errors.As(err, &look) {
+		return look.Code
 	}
-	return ExitNotExec
+	var stage *shim.Error
+	if errors.As(err, &stage) && stage.ExitCode() != 0 {
+		return stage.ExitCode()
+	}
+	return ExitSoftware
 }

@@ -8,11 +8,18 @@ import (
 	"github.com/supervise/supervise/supervisor/config"
 )
 
+// finalSignalGrace is how long FinalKillSignal= has where it is not SIGKILL,
+// so that a stop still ends within a second after its timeout.
+const finalSignalGrace = 50 * time.Millisecond
+
+// strandAgain is the shortest wait after a failed rollout for stranded clients.
+const strandAgain = 100 * time.Millisecond
+
 // How often SIGKILL is repeated while processes are left, and how long before
 // it is given up: what survives that long hangs in the kernel (state D).
 const (
 	killAgain  = 20 * time.Millisecond
-	killGiveUp = 900 * time.Millisecond
+	killGiveUp = 850 * time.Millisecond
 )
 
 // step applies ev to s as of now and returns what must be done about it, in
@@ -214,7 +221,7 @@ func (s *service) rolloutTime() time.Duration {
 func (s *service) gateTime() time.Duration { return 2 * s.cfg.GateBound }
 
 func (s *service) onStranded(now time.Time, ev evStranded) {
-	if s.strandTried || s.cfg.Type == config.NotifyReload {
+	if !s.strandAt.IsZero() || s.cfg.Type == config.NotifyReload {
 		return
 	}
 	switch s.state {
@@ -289,7 +296,7 @@ func (s *service) onReady(now time.Time, g *generation, ev evReady) {
 func (s *service) promote(now time.Time, g *generation) {
 	old := s.current
 	s.candidate, s.current = nil, g
-	s.strandTried = false
+	s.strandFails, s.strandAt = 0, time.Time{}
 	took := now.Sub(g.started)
 	switch s.state {
 	case starting:
@@ -409,6 +416,11 @@ func (s *service) end(now time.Time, g *generation, why cause) {
 		return
 	}
 	s.do(actSignal{gen: g.n, signal: sig, mode: mode})
+	if s.cfg.SendSIGHUP {
+		s.do(actSignal{gen: g.n, signal: int(syscall.SIGHUP), mode: mode})
+	}
+	// A stopped process hears nothing: systemd.kill(5) sends this as well.
+	s.do(actSignal{gen: g.n, signal: int(syscall.SIGCONT), mode: mode})
 }
 
 // impossible notes a cell of the tables that cannot be reached. It is an
@@ -602,7 +614,8 @@ func (s *service) takeBack(now time.Time, g *generation) {
 // closeRollout ends a rollout that failed.
 func (s *service) closeRollout(now time.Time) {
 	if s.rollout.cause == causeStranded {
-		s.strandTried = true
+		s.strandFails++
+		s.strandAt = now.Add(max(restartDelay(s.cfg, s.strandFails+1, s.rng.Float64()), strandAgain))
 	}
 	s.rolloutsFail++
 	s.rollout = nil
@@ -653,6 +666,9 @@ func (s *service) crashed(now time.Time, g *generation) {
 		return
 	}
 	s.failures++
+	if killed(g) {
+		s.failures = min(s.failures, 2)
+	}
 	s.restarts++
 	delay := restartDelay(s.cfg, s.failures, s.rng.Float64())
 	if delay == 0 && s.startable() {
@@ -794,6 +810,10 @@ func (s *service) noteStop(g *generation) {
 
 func (s *service) onDeadline(now time.Time) {
 	s.onBackoffDue(now)
+	if s.state == up && !s.strandAt.IsZero() && !s.strandAt.After(now) {
+		s.strandAt = time.Time{}
+		s.do(actCheckStranded{})
+	}
 	for _, g := range append([]*generation(nil), s.gens...) {
 		if g.deadline.IsZero() || g.deadline.After(now) {
 			continue
@@ -838,6 +858,11 @@ func (s *service) killDeadline(now time.Time, g *generation) {
 	case !g.final && !s.cfg.SendSIGKILL:
 		g.deadline = time.Time{}
 		s.log(levelWarn, g, "still there at its stop timeout, and SendSIGKILL=no", "timeout", s.cfg.TimeoutStop)
+	case !g.final && !g.timedOut && s.cfg.FinalSignal != syscall.SIGKILL && s.cfg.FinalSignal != 0:
+		g.timedOut = true
+		g.deadline = now.Add(finalSignalGrace)
+		s.log(levelWarn, g, "still there at its stop timeout, sending the final signal", "signal", config.SignalName(s.cfg.FinalSignal))
+		s.do(actSignal{gen: g.n, signal: int(s.cfg.FinalSignal), mode: config.KillControlGroup})
 	case !g.final:
 		g.timedOut = true
 		s.log(levelWarn, g, "still there at its stop timeout, killing all of it", "timeout", now.Sub(g.endedAt).Round(time.Millisecond))

@@ -118,7 +118,7 @@ func (w *world) perform(a action) []event {
 		p.others = 0
 	case actCheckEmpty:
 		if p := w.proc(a.gen); !p.alive && p.others == 0 {
-			return []event{evEmpty{gen: a.gen}}
+			return []event{evEmpty(a)}
 		}
 	case actRelease:
 		p := w.proc(a.gen)
@@ -135,7 +135,7 @@ func (w *world) perform(a action) []event {
 		if strings.HasPrefix(a.message, "cannot happen") {
 			w.fatalf("%s", a.message)
 		}
-	case actWatchReady, actForeground, actNotify:
+	case actWatchReady, actForeground, actNotify, actCheckStranded:
 	}
 	return nil
 }
@@ -337,6 +337,23 @@ func TestCurrentDiesDuringRollout(t *testing.T) {
 	w.must(w.s.state == replacing, "no rollout for the stranded clients")
 }
 
+// A rollout for stranded clients that fails is tried again, later and later.
+func TestStrandedIsTriedAgain(t *testing.T) {
+	w := newWorld(t, testConfig())
+	w.send(evStart{})
+	w.ready(1)
+	for range 3 {
+		w.send(evStranded{lanes: 1, clients: 3})
+		w.must(w.s.state == replacing, "no rollout for the stranded clients")
+		w.die(w.s.candidate.n, Exit{Signal: 9})
+		w.send(evStranded{lanes: 1, clients: 3})
+		w.must(w.s.state == up, "tried again at once")
+		next := w.s.nextDeadline()
+		w.must(!next.IsZero() && next.Sub(w.now) >= 80*time.Millisecond, "no time to try again")
+		w.pass(next.Sub(w.now))
+	}
+}
+
 func TestStopEndsInTime(t *testing.T) {
 	for _, at := range []string{"starting", "up", "replacing", "gate", "killing", "backoff"} {
 		t.Run(at, func(t *testing.T) {
@@ -411,6 +428,25 @@ func TestCrashPolicy(t *testing.T) {
 	w.pass(2 * time.Second)
 	w.die(w.s.current.n, Exit{Code: 1})
 	w.must(w.s.state == starting, "a healthy run did not reset the backoff")
+}
+
+// Whoever kills a server again and again sees it come back each time.
+func TestKilledFromOutside(t *testing.T) {
+	w := newWorld(t, testConfig())
+	w.send(evStart{})
+	for range 200 {
+		g := w.s.candidate
+		w.must(g != nil, "no generation on its way")
+		w.now = w.now.Add(5 * time.Millisecond)
+		w.die(g.n, Exit{Signal: 9})
+		if w.s.state == backoff {
+			w.must(w.s.deadline.Sub(w.now) <= 120*time.Millisecond, "waits %v", w.s.deadline.Sub(w.now))
+			w.pass(w.s.deadline.Sub(w.now))
+		}
+	}
+	w.now = w.now.Add(time.Second)
+	w.die(w.s.candidate.n, Exit{Signal: 9})
+	w.must(w.s.state == starting, "one that lived for a second does not come back at once")
 }
 
 func TestRestartTable(t *testing.T) {

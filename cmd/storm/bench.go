@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -120,7 +121,10 @@ func (b *benchmark) run(binary string, flags []string) error {
 	if err != nil {
 		return err
 	}
-	b.supervise = append([]string{binary, "--control", filepath.Join(b.dir, "control.sock")}, flags...)
+	b.supervise = append([]string{binary}, flags...)
+	if help, _ := exec.Command(binary, "--help").Output(); bytes.Contains(help, []byte("--control ")) {
+		b.supervise = append(b.supervise, "--control", filepath.Join(b.dir, "control.sock")) // not that of a real one
+	}
 	child, err := b.compile("child", childSource)
 	if err != nil {
 		return err

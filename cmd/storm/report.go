@@ -48,7 +48,8 @@ func (a *account) print(out io.Writer) error {
 			fmt.Fprintf(w, "%s\t%d\n", row.name, row.n)
 		}
 	}
-	fmt.Fprintf(w, "time to answer\tp50 %v, p99 %v, p99.9 %v, max %v\n", round(a.P50), round(a.P99), round(a.P999), round(a.Max))
+	fmt.Fprintf(w, "time to answer\tp50 %v, p99 %v, p99.9 %v, max %v (%v of it to connect) %s\n",
+		round(a.P50), round(a.P99), round(a.P999), round(a.Max), round(a.Slowest.Connect), a.Slowest.Phase)
 	verdict := "held"
 	if !a.Held {
 		verdict = "BROKEN: " + strings.Join(a.Broken, "; ")

@@ -101,6 +101,9 @@ func build(spec *Spec, reportFD int) (p *program, err error) {
 	if err := checkStrings(spec, env, own); err != nil {
 		return nil, err
 	}
+	if err := checkCredential(spec); err != nil {
+		return nil, err
+	}
 	size := stackSize + 4096
 	for _, s := range spec.Argv {
 		size += len(s) + 32
@@ -386,6 +389,24 @@ func checkStrings(spec *Spec, lists ...[]string) error {
 		}
 	}
 	return nil
+}
+
+// checkCredential refuses the ids that setresuid(2) and setresgid(2) take
+// for "leave it as it is": the child would keep ours.
+func checkCredential(spec *Spec) error {
+	const unchanged = ^uint32(0)
+	stage := Stage(0)
+	switch c := spec.Credential; {
+	case c == nil:
+		return nil
+	case c.UID == unchanged:
+		stage = StageUID
+	case c.GID == unchanged:
+		stage = StageGID
+	default:
+		return nil
+	}
+	return &Error{Stage: stage, Errno: unix.EINVAL, Subject: spec.subject(stage, 0)}
 }
 
 // hasPidfs says whether pidfds have inode numbers that mean something: Linux

@@ -3,9 +3,9 @@ package shim
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -127,24 +127,14 @@ func failing(t testing.TB, spec *Spec) *Error {
 	return e
 }
 
-func play(part string) {
-	switch part {
-	case "env":
-		for _, kv := range os.Environ() {
-			fmt.Println(kv)
-		}
-		fmt.Println("pid", os.Getpid())
-	default:
-		os.Exit(99)
-	}
-}
+func newReader(r io.Reader) *bufio.Reader { return bufio.NewReader(r) }
 
-func TestSmoke(t *testing.T) {
-	spec, out := playing(t, "env")
-	spec.PIDEnv = []string{"LISTEN_PID"}
-	spec.PIDFDIDEnv = true
-	t.Log(run(t, spec, out))
-	spec, _ = playing(t, "env")
-	spec.Dir = "/nope"
-	t.Log(failing(t, spec))
+// lockedMask sets this thread's signal mask until release.
+func lockedMask(set, old *uint64) (release func()) {
+	runtime.LockOSThread()
+	sigprocmask(set, old)
+	return func() {
+		sigprocmask(old, nil)
+		runtime.UnlockOSThread()
+	}
 }

@@ -59,6 +59,10 @@ func TestSystemd(t *testing.T) {
 	}
 }
 
+func TestFDs(t *testing.T) {
+	golden(t, "fds", dump(FDs([]Listener{{FD: 9, Name: "web"}, {FD: 12, Name: "api"}})))
+}
+
 func TestSystemdNames(t *testing.T) {
 	for _, bad := range []string{"", "a:b", "a\nb", "\x7f", "é", strings.Repeat("x", 256)} {
 		if _, err := Systemd([]Listener{{Name: bad}}); err == nil {

@@ -216,7 +216,7 @@ func stopDirectives() []Directive {
 			},
 		},
 		scalar("Service", "TimeoutAbortSec", "timeout-abort", argSpan, "time to end after a watchdog's SIGABRT; that of timeout-stop by default",
-			func(s *Service) *time.Duration { return &s.TimeoutAbort }, parseAbort, FormatDuration),
+			func(s *Service) *time.Duration { return &s.TimeoutAbort }, parseAbort, formatAbort),
 		scalar("Service", "WatchdogSec", "watchdog", argSpan, "longest time between two WATCHDOG=1; 0 is off",
 			func(s *Service) *time.Duration { return &s.Watchdog }, ParseDuration, FormatDuration),
 	}
@@ -289,6 +289,8 @@ func ourDirectives() []Directive {
 			func(s *Service) *time.Duration { return &s.GateBound }, ParseDelay, FormatDuration),
 		scalar("X-Supervise", "SettleSec", "settle", argSpan, "how long a generation must have been seen listening",
 			func(s *Service) *time.Duration { return &s.Settle }, ParseDelay, FormatDuration),
+		scalar("X-Supervise", "ProbationSec", "probation", argSpan, "how long a new generation must live before the old one is told to stop; 0 is not at all",
+			func(s *Service) *time.Duration { return &s.Probation }, ParseDelay, FormatDuration),
 		scalar("X-Supervise", "Cgroup", "cgroup", argBool, "give each generation a control group where one can be made",
 			func(s *Service) *bool { return &s.Cgroup }, ParseBool, FormatBool),
 		scalar("X-Supervise", "Output", "output", "inherit|prefix|journal|PATH", "where the command's output goes",
@@ -639,6 +641,14 @@ func parseAbort(s string) (time.Duration, error) {
 		return 0, errors.New("0 is not possible here; leave it empty for TimeoutStopSec=")
 	}
 	return d, err
+}
+
+// formatAbort has no text for 0, which is TimeoutStopSec=.
+func formatAbort(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return FormatDuration(d)
 }
 
 func mapStrings(in []string, f func(string) string) []string {

@@ -10,12 +10,13 @@ import (
 	"time"
 )
 
-// The units of systemd.time(7). Months and years are means, as there.
+// The long units of systemd.time(7). A year has 365.25 days and a month is a
+// twelfth of it; the page rounds that to 30.44 days, systemd itself does not.
 const (
 	day   = 24 * time.Hour
 	week  = 7 * day
-	month = time.Duration(30.44 * float64(day))
-	year  = time.Duration(365.25 * float64(day))
+	month = year / 12
+	year  = 31557600 * time.Second
 )
 
 // spanUnit gives the length of a unit of systemd.time(7), 0 if it is none.

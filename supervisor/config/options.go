@@ -106,11 +106,10 @@ func (s *Socket) parseOptions(query string) error {
 // findSocketOption finds an option by directive or key, in any spelling.
 func findSocketOption(name string) (socketOption, error) {
 	var known []string
+	wanted := foldOption(name)
 	for _, o := range socketOptions() {
-		for _, spelling := range []string{o.key, o.directive} {
-			if foldOption(spelling) == foldOption(name) {
-				return o, nil
-			}
+		if foldOption(o.key) == wanted || foldOption(o.directive) == wanted {
+			return o, nil
 		}
 		known = append(known, o.key)
 	}
@@ -120,8 +119,8 @@ func findSocketOption(name string) (socketOption, error) {
 // foldOption makes the spellings of an option equal: case, '-', '_' and the
 // unit suffix Sec do not count.
 func foldOption(name string) string {
-	name = strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(name))
-	return strings.TrimSuffix(name, "sec")
+	name = strings.ReplaceAll(strings.ReplaceAll(name, "-", ""), "_", "")
+	return strings.TrimSuffix(strings.ToLower(name), "sec")
 }
 
 // socketOption is one row of the table of options.

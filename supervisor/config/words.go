@@ -34,6 +34,8 @@ func cutWord(s string) (word, rest string, err error) {
 	for i := 0; i < len(s); {
 		c := s[i]
 		switch {
+		case c == 0:
+			return "", "", errors.New("there is a NUL byte in it")
 		case c == '\\':
 			n, err := unescape(&b, s[i+1:])
 			if err != nil {

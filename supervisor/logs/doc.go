@@ -13,7 +13,7 @@
 // It costs one goroutine per pipe, which sleeps while nothing is written.
 //
 // Limits. Two streams that meet in one destination are mixed by line where lines
-// are shorter than PIPE_BUF (4096 bytes). A write to a terminal that is stopped
-// (^S), in prefix mode only, ends with Close only where the
-// terminal could be opened a second time.
+// are shorter than PIPE_BUF (4096 bytes). Where a pipe or terminal of ours cannot
+// be opened a second time, a write that blocks in it cannot be interrupted, and
+// Close leaves its goroutine behind.
 package logs

@@ -36,7 +36,8 @@ func newSink(fd int, report func(error)) (*sink, error) {
 	s := &sink{fd: fd, quit: quit, report: report}
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) != nil {
-		return s, nil // closed: the first write will say so
+		s.regular = true // closed: the first write will say so, at once
+		return s, nil
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
@@ -55,14 +56,16 @@ func newSink(fd int, report func(error)) (*sink, error) {
 // write writes b, waiting as long as it takes. It never fails for its caller: a
 // destination that does not work is reported and passed over.
 func (s *sink) write(b []byte) {
+	// What cannot block is tried first; the shared description could block.
+	ask := !s.regular && !s.own && !s.socket
 	for len(b) > 0 && !s.gone {
 		piece := b
 		if !s.regular {
 			piece = b[:cut(b)]
-			if !s.wait() {
-				s.gone = true
-				return
-			}
+		}
+		if ask && !s.wait() {
+			s.gone = true
+			return
 		}
 		n, err := s.try(piece)
 		switch err {
@@ -71,7 +74,11 @@ func (s *sink) write(b []byte) {
 			b = b[n:]
 		case unix.EINTR:
 		case unix.EAGAIN:
-			// Another writer was faster; wait tells when there is room again.
+			// Full, or another writer was faster.
+			if !s.wait() {
+				s.gone = true
+				return
+			}
 		default:
 			if !s.failing && s.report != nil {
 				s.report(fmt.Errorf("cannot pass on output: write: %w", err))

@@ -25,15 +25,16 @@ type Group struct {
 // It works on hosts with v1 and v2 side by side, in cgroup namespaces, and where
 // the mount shows only a part of the hierarchy.
 func OwnGroup() (dir string, err error) {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	var read reader
+	text, err := read.file("/proc/self/mountinfo")
 	if err != nil {
 		return "", fmt.Errorf("cannot find the cgroup: %w", err)
 	}
-	own, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
+	mounts := string(text)
+	if text, err = read.file("/proc/self/cgroup"); err != nil {
 		return "", fmt.Errorf("cannot find the cgroup: %w", err)
 	}
-	return ownGroup(string(mounts), string(own))
+	return ownGroup(mounts, string(text))
 }
 
 // ownGroup joins the texts of mountinfo (proc_pid_mountinfo(5)) and cgroup (cgroups(7)).

@@ -2,6 +2,7 @@ package proc
 
 import (
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -77,50 +78,87 @@ func (t *Tree) judge(pid int, s stat, parentIn bool, self int) bool {
 		t.next != nil && t.next.mainStart != 0 && s.start < t.next.mainStart
 }
 
-// descent walks from us down the lists of children, and returns the living
-// members; f, if not nil, is called for each with its pidfd. Only our own
-// descendants are looked at, however many others the machine has.
-func (t *Tree) descent(f func(*member)) ([]member, error) {
-	w := walk{t: t, self: os.Getpid(), others: t.others(), f: f, seen: make(map[int]bool)}
-	if err := w.below(w.self, false); err != nil {
-		return t.scan(f) // no lists of children in this kernel
-	}
-	t.forget(len(w.found))
-	// The main process first.
-	for i := range w.found {
-		if w.found[i].pid == t.main {
-			w.found[0], w.found[i] = w.found[i], w.found[0]
-		}
-	}
-	return w.found, nil
-}
-
+// walk is one or several looks at our descendants with no reaping in
+// between: what was found dead once then stays dead, under its number.
 type walk struct {
-	t      *Tree
-	self   int
-	others map[int]bool
-	f      func(*member)
-	seen   map[int]bool
-	found  []member
+	t        *Tree
+	self     int
+	others   map[int]bool
+	deadline time.Time // zero: none
+
+	dead  map[int]bool // our children that were found dead, over all looks
+	seen  map[int]bool // of this look
+	f     func(*member)
+	found []member // living members of this look
+	// busy says that this look met, among our own children, somebody who
+	// died since the last one, or ran out of time. Whom the dead had as children
+	// may have escaped it: a chain of forks, each ending at once, is faster
+	// than any look. Only a look that is not busy, after another one, shows that nobody is there.
+	busy bool
 }
 
-// below visits the children of pid; in says whether pid is a member.
+func (t *Tree) newWalk(deadline time.Time) *walk {
+	return &walk{t: t, self: os.Getpid(), others: t.others(), deadline: deadline, dead: make(map[int]bool)}
+}
+
+// look goes down the lists of children, so only at our own descendants,
+// however many processes the machine has. f, if not nil, is called
+// for each living member with its pidfd.
+func (w *walk) look(f func(*member)) error {
+	w.f, w.found, w.busy, w.seen = f, nil, false, make(map[int]bool)
+	if err := w.below(w.self, false); err != nil {
+		return w.scan() // no lists of children in this kernel
+	}
+	w.t.forget(len(w.found))
+	return nil
+}
+
+// below visits the children of pid; in says whether pid is a member. The
+// newest come first: in a chain of forks they are the living ones.
 func (w *walk) below(pid int, in bool) error {
 	var list []int
 	if err := w.t.read.children(pid, func(c int) { list = append(list, c) }); err != nil {
 		return err
 	}
-	for _, c := range list {
-		if w.seen[c] || w.others[c] {
+	for _, c := range slices.Backward(list) {
+		if w.late() {
+			return nil
+		}
+		if w.seen[c] || w.others[c] || w.dead[c] {
 			continue
 		}
 		w.seen[c] = true
+		if pid == w.self && w.ended(c) {
+			continue
+		}
 		in, live := w.visit(c, in)
 		if live {
 			_ = w.below(c, in) // gone meanwhile: its children came to us, and are found there next time
+		} else if pid == w.self {
+			w.busy = true
 		}
 	}
 	return nil
+}
+
+func (w *walk) late() bool {
+	if w.deadline.IsZero() || time.Now().Before(w.deadline) {
+		return false
+	}
+	w.busy = true
+	return true
+}
+
+// ended says whether our child pid has ended, with one system call: there may
+// be thousands of those.
+func (w *walk) ended(pid int) bool {
+	info, err := wait(unix.P_PID, pid, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	if err != nil || info.pid == 0 {
+		return false
+	}
+	w.dead[pid] = true
+	w.busy = true
+	return true
 }
 
 // visit opens pid, looks at it, and calls f if it is a member.
@@ -148,52 +186,71 @@ func (w *walk) visit(pid int, parentIn bool) (in, live bool) {
 	return true, true
 }
 
-// scan is descent by reading all of /proc: slower on a machine with many
-// processes, and sure.
-func (t *Tree) scan(f func(*member)) ([]member, error) {
-	self := os.Getpid()
-	stats := make(map[int]stat)
-	var order []int
-	err := t.read.names("/proc", func(pid int) {
-		if s, err := t.read.stat(pid); err == nil {
-			stats[pid] = s
-			order = append(order, pid)
+// scan is look by reading all of /proc, for kernels without
+// CONFIG_PROC_CHILDREN: slower on a machine with many processes.
+func (w *walk) scan() error {
+	children := make(map[int][]int)
+	err := w.t.read.names("/proc", func(pid int) {
+		if s, err := w.t.read.stat(pid); err == nil {
+			children[s.parent] = append(children[s.parent], pid)
 		}
 	})
 	if err != nil {
-		return nil, os.NewSyscallError("read /proc", err)
+		return os.NewSyscallError("read /proc", err)
 	}
-	w := walk{t: t, self: self, others: t.others(), f: f, seen: make(map[int]bool)}
-	belongs := make(map[int]bool)
-	var visit func(pid int) (in, ours bool)
-	visit = func(pid int) (in, ours bool) {
-		if pid == self {
-			return false, true
-		}
-		s, ok := stats[pid]
-		if !ok || w.others[pid] || pid == 0 {
-			return false, false
-		}
-		if w.seen[pid] {
-			return belongs[pid], true
-		}
-		parentIn, ours := visit(s.parent)
-		if !ours {
-			// A parent that ended meanwhile leaves its children to us: only
-			// the marker can tell then.
-			if _, ok := stats[s.parent]; ok || s.parent == 0 {
-				return false, false
+	var below func(pid int, in bool)
+	below = func(pid int, in bool) {
+		for _, c := range slices.Backward(children[pid]) {
+			if w.seen[c] || w.others[c] || w.dead[c] {
+				continue
+			}
+			w.seen[c] = true
+			if pid == w.self && w.ended(c) {
+				continue
+			}
+			if in, live := w.visit(c, in); live {
+				below(c, in)
+			} else {
+				w.busy = true
 			}
 		}
-		w.seen[pid] = true
-		in, _ = w.visit(pid, parentIn)
-		belongs[pid] = in
-		return in, true
 	}
-	for _, pid := range order {
-		visit(pid)
+	below(w.self, false)
+	return nil
+}
+
+// members returns the living members of one look.
+func (t *Tree) members() ([]int, error) {
+	w := t.newWalk(time.Time{})
+	err := w.look(nil)
+	pids := make([]int, 0, len(w.found))
+	for _, m := range w.found {
+		pids = append(pids, m.pid)
 	}
-	return w.found, nil
+	mainFirst(pids, t.main)
+	return pids, err
+}
+
+func mainFirst(pids []int, main int) {
+	if i := slices.Index(pids, main); i > 0 {
+		pids[0], pids[i] = pids[i], pids[0]
+	}
+}
+
+// nobody says whether nobody is left, and is sure when it says so.
+func (t *Tree) nobody() (bool, error) {
+	w := t.newWalk(time.Now().Add(killBudget))
+	for {
+		if err := w.look(nil); err != nil || len(w.found) > 0 {
+			return false, err
+		}
+		if !w.busy {
+			return true, nil
+		}
+		if w.late() {
+			return false, nil
+		}
+	}
 }
 
 // chase is Kill without a cgroup. First the main process's group, which the
@@ -208,13 +265,14 @@ func (t *Tree) chase(deadline time.Time) (left int, err error) {
 		}
 		_ = t.signalMain(unix.SIGKILL)
 	}
+	w := t.newWalk(deadline)
 	killed := make(map[int]bool)
 	for {
-		if err := t.stopAll(deadline); err != nil {
+		if err := w.stopAll(); err != nil {
 			return -1, err
 		}
 		fresh := false
-		members, err := t.descent(func(m *member) {
+		err := w.look(func(m *member) {
 			_ = unix.PidfdSendSignal(m.pidfd, unix.SIGKILL, nil, 0)
 			fresh = fresh || !killed[m.pid]
 			killed[m.pid] = true
@@ -222,27 +280,22 @@ func (t *Tree) chase(deadline time.Time) (left int, err error) {
 		if err != nil {
 			return -1, err
 		}
-		if len(members) == 0 {
-			// The lists of children can miss one while others end.
-			members, err = t.scan(nil)
-			if err != nil || len(members) == 0 {
-				return 0, err
-			}
-			fresh = true
+		if len(w.found) == 0 && !w.busy {
+			return 0, nil
 		}
 		// When nobody new came, those found are dying: no use in watching.
-		if !fresh || !time.Now().Before(deadline) {
-			return len(members), nil
+		if !fresh && !w.busy || w.late() {
+			return max(1, len(w.found)), nil
 		}
 	}
 }
 
-// stopAll stops members until a round finds nobody new.
-func (t *Tree) stopAll(deadline time.Time) error {
+// stopAll stops members until a look finds nobody new.
+func (w *walk) stopAll() error {
 	stopped := make(map[int]bool)
-	for fresh := true; fresh && time.Now().Before(deadline); {
+	for fresh := true; fresh && !w.late(); {
 		fresh = false
-		_, err := t.descent(func(m *member) {
+		err := w.look(func(m *member) {
 			if !stopped[m.pid] {
 				_ = unix.PidfdSendSignal(m.pidfd, unix.SIGSTOP, nil, 0)
 				stopped[m.pid], fresh = true, true

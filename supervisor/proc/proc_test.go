@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +30,8 @@ func TestMain(m *testing.M) {
 		play(part)
 		os.Exit(0)
 	}
+	// A -race build sleeps a second at each exit.
+	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	if _, err := Setup(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -62,7 +65,7 @@ func tree(t *testing.T, part string, cgroup bool, sole bool) (*Tree, *shim.Child
 		t.Fatal(err)
 	}
 	spec := shim.New(self(), []string{"play-" + part}, []string{
-		procPlay + "=" + part, "INVOCATION_ID=" + tr.cfg.Marker, "PATH=" + os.Getenv("PATH"), "GOMAXPROCS=1",
+		procPlay + "=" + part, "INVOCATION_ID=" + tr.cfg.Marker, "PATH=" + os.Getenv("PATH"), "GOMAXPROCS=1", "GORACE=" + os.Getenv("GORACE"),
 	})
 	spec.Files = []int{0, p[1], 2}
 	spec.Setpgid = true
@@ -82,10 +85,25 @@ func tree(t *testing.T, part string, cgroup bool, sole bool) (*Tree, *shim.Child
 	})
 	out := os.NewFile(uintptr(p[0]), "output")
 	defer out.Close()
-	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
-		t.Fatalf("%s said %q, %v", part, line, err)
+	lines := bufio.NewReader(out)
+	for range readies(part) {
+		if line, err := lines.ReadString('\n'); err != nil || line != "ready\n" {
+			t.Fatalf("%s said %q, %v", part, line, err)
+		}
 	}
 	return tr, c
+}
+
+// readies is how many lines "ready" a part says: a storm one for each chain.
+func readies(part string) int {
+	name, rest, _ := strings.Cut(part, ":")
+	if name == "usr1-all" {
+		return 3
+	}
+	if n, err := strconv.Atoi(rest); err == nil && strings.HasSuffix(name, "storm") {
+		return n
+	}
+	return 1
 }
 
 // end kills the tree as the loop would: kill, reap, again; and fails if it
@@ -150,9 +168,7 @@ func playing(part string, env ...string) *exec.Cmd {
 
 func hang() {
 	signal.Ignore(syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
-	select {
-	case <-time.After(2 * patience): // a test that failed to end us does not leave us for ever
-	}
+	time.Sleep(2 * patience) // a test that fails to end us does not leave us for ever
 }
 
 func play(part string) {
@@ -191,7 +207,7 @@ func play(part string) {
 		hang()
 	case "fork-clean":
 		c := playing("silent")
-		c.Env = []string{procPlay + "=silent"}
+		c.Env = []string{procPlay + "=silent", "FOR_THE_TEST=" + os.Getenv("INVOCATION_ID")}
 		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := c.Start(); err != nil {
 			panic(err)
@@ -217,28 +233,40 @@ func play(part string) {
 	case "exit":
 		n, _ := strconv.Atoi(rest)
 		os.Exit(n)
-	case "storm": // N chains of fork and exit, each link in a new session
+	case "storm", "group-storm": // N chains of fork and exit; in a storm each link is in a session of its own
 		n, _ := strconv.Atoi(rest)
+		link := map[string]string{"storm": "chain", "group-storm": "group-chain"}[part]
 		for range n {
-			c := playing("chain")
+			c := playing(link)
 			if err := c.Start(); err != nil {
 				panic(err)
 			}
 			go c.Wait()
 		}
-		fmt.Println("ready")
 		hang()
 	case "chain":
-		chain(true, 50000)
-	case "group-storm":
-		n, _ := strconv.Atoi(rest)
-		for range n {
-			playing("group-chain").Start()
-		}
-		fmt.Println("ready")
-		hang()
+		chain(true, 20000, []byte("ready\n"))
 	case "group-chain":
-		chain(false, 50000)
+		chain(false, 20000, []byte("ready\n"))
+	case "setup":
+		playSetup()
+	case "reaper":
+		n, _ := strconv.Atoi(rest)
+		playReaper(n)
+	case "orphans":
+		n, _ := strconv.Atoi(rest)
+		orphans(n)
+	case "foreground":
+		playForeground()
+	case "usr1-all": // main and two others that end with 7 on SIGUSR1
+		for range 2 {
+			c := playing("signals")
+			c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+			if err := c.Start(); err != nil {
+				panic(err)
+			}
+		}
+		play("signals")
 	case "signals":
 		ch := make(chan os.Signal, 1)
 		signal.Notify(ch, syscall.SIGUSR1)
@@ -250,13 +278,14 @@ func play(part string) {
 	}
 }
 
-// chain forks and ends, again and again, as fast as the kernel can: only raw system calls, for
-// there is no Go runtime after a fork. It ends by itself after links.
+// chain forks and ends, again and again, as fast as the kernel can: only raw
+// system calls, for there is no Go runtime after a fork. It says that it is
+// under way at the 50th link, and ends by itself after the last.
 //
 //go:norace
 //go:nosplit
-func chain(setsid bool, links int) {
-	for ; links > 0; links-- {
+func chain(setsid bool, links int, ready []byte) {
+	for i := range links {
 		pid, _, _ := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
 		if pid != 0 {
 			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
@@ -264,16 +293,19 @@ func chain(setsid bool, links int) {
 		if setsid {
 			syscall.RawSyscall(syscall.SYS_SETSID, 0, 0, 0)
 		}
+		if i == 50 {
+			syscall.RawSyscall(syscall.SYS_WRITE, 1, uintptr(unsafe.Pointer(unsafe.SliceData(ready))), uintptr(len(ready)))
+		}
 	}
 	syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
 }
 
 func TestTreesEnd(t *testing.T) {
-	parts := []string{"ignore-term", "double-fork", "gone-main", "stopped", "zombies", "group-storm:10", "storm:1", "storm:10"}
+	parts := []string{"ignore-term", "double-fork", "gone-main", "clean-env", "stopped", "zombies", "group-storm:10", "storm:1", "storm:10"}
 	for _, cgroup := range []bool{true, false} {
 		for _, part := range parts {
 			t.Run(fmt.Sprintf("%s/cgroup=%v", part, cgroup), func(t *testing.T) {
-				tr, c := tree(t, part, cgroup, false)
+				tr, c := tree(t, part, cgroup, part == "clean-env")
 				begin := time.Now()
 				rounds := end(t, tr, c)
 				t.Logf("%s: %d rounds, %v", tr.Way(), rounds, time.Since(begin))
@@ -283,7 +315,8 @@ func TestTreesEnd(t *testing.T) {
 	}
 }
 
-// nobody checks by other means that nobody with the marker lives.
+// nobody checks by other means that nobody of the tree lives: each has the
+// marker in its environment, be it under another name.
 func nobody(t *testing.T, tr *Tree) {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
@@ -301,3 +334,8 @@ func nobody(t *testing.T, tr *Tree) {
 		}
 	}
 }
+
+// noDeadline is for walks that may take their time.
+var noDeadline time.Time
+
+func pointer(p *int32) unsafe.Pointer { return unsafe.Pointer(p) }

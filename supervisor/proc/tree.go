@@ -165,34 +165,20 @@ func (t *Tree) EventsFD() int {
 func (t *Tree) Pids() ([]int, error) {
 	if t.group != nil {
 		pids, err := t.group.Procs()
-		for i, pid := range pids {
-			if pid == t.main {
-				pids[0], pids[i] = pids[i], pids[0]
-			}
-		}
+		mainFirst(pids, t.main)
 		return pids, err
 	}
-	members, err := t.descent(nil)
-	pids := make([]int, 0, len(members))
-	for _, m := range members {
-		pids = append(pids, m.pid)
-	}
-	return pids, err
+	return t.members()
 }
 
-// Empty says whether nobody of the tree lives. Zombies do not count.
+// Empty says whether nobody of the tree lives. Zombies do not count. Without
+// a cgroup it says no, too, while our children end faster than it can look.
 func (t *Tree) Empty() (bool, error) {
 	if t.group != nil {
 		populated, err := t.group.Populated()
 		return !populated, err
 	}
-	members, err := t.descent(nil)
-	if err != nil || len(members) > 0 {
-		return false, err
-	}
-	// The lists of children can miss one while others end. The long way round.
-	members, err = t.scan(nil)
-	return len(members) == 0, err
+	return t.nobody()
 }
 
 // Signal sends sig as mode says: to all (control-group), to the main process
@@ -208,17 +194,11 @@ func (t *Tree) Signal(sig unix.Signal, mode config.KillMode) error {
 		return t.signalMain(sig)
 	}
 	err := t.signalMain(sig)
-	done := map[int]bool{t.main: true}
-	for range maxRounds {
-		n, rerr := t.signalRound(sig, done)
-		if rerr != nil {
-			return errors.Join(err, rerr)
-		}
-		if n == 0 {
-			break
-		}
+	round := t.groupRound
+	if t.group == nil {
+		round = t.descentRound
 	}
-	return err
+	return errors.Join(err, round(sig, map[int]bool{t.main: true}))
 }
 
 // maxRounds bounds how often Signal looks for members born since.
@@ -242,28 +222,48 @@ func ignoreGone(err error) error {
 	return fmt.Errorf("cannot signal the main process: %w", err)
 }
 
-// signalRound signals who is not in done yet, and returns how many.
-func (t *Tree) signalRound(sig unix.Signal, done map[int]bool) (n int, err error) {
-	if t.group == nil {
-		_, err = t.descent(func(m *member) {
+// groupRound signals all of the cgroup that are not in done, until nobody new comes.
+func (t *Tree) groupRound(sig unix.Signal, done map[int]bool) error {
+	for range maxRounds {
+		pids, err := t.group.Procs()
+		if err != nil {
+			return err
+		}
+		fresh := false
+		for _, pid := range pids {
+			if !done[pid] {
+				done[pid] = true
+				fresh = t.group.signal(pid, sig) || fresh
+			}
+		}
+		if !fresh {
+			break
+		}
+	}
+	return nil
+}
+
+// descentRound is groupRound without a cgroup. It ends with a look that finds
+// the same members as the one before it, and nobody who ended meanwhile: a
+// main process that takes the signal at once may end after we looked at it
+// and before we looked at its children, which are then ours.
+func (t *Tree) descentRound(sig unix.Signal, done map[int]bool) error {
+	w := t.newWalk(time.Now().Add(killBudget))
+	var before []member
+	for first := true; ; first = false {
+		fresh := false
+		err := w.look(func(m *member) {
 			if !done[m.pid] {
-				done[m.pid] = true
-				n++
+				done[m.pid], fresh = true, true
 				_ = unix.PidfdSendSignal(m.pidfd, sig, nil, 0) // gone is fine
 			}
 		})
-		return n, err
-	}
-	pids, err := t.group.Procs()
-	for _, pid := range pids {
-		if !done[pid] {
-			done[pid] = true
-			if t.group.signal(pid, sig) {
-				n++
-			}
+		same := !first && !fresh && !w.busy && len(before) == len(w.found)
+		if err != nil || same || w.late() {
+			return err
 		}
+		before = w.found
 	}
-	return n, err
 }
 
 // killBudget is how long one call of Kill may work.

@@ -39,6 +39,29 @@ func (p *TCP) Try(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
+	return p.accepted(ctx, conn)
+}
+
+// Owned is dial for probes that say something: the connection counts only once
+// a process of the tree has accepted it, and else is an error. It is for
+// addresses where somebody beside the candidate may answer: what the child
+// binds by itself, and listeners that generations share.
+func Owned(dial Dial, tree func() []int) Dial {
+	return func(ctx context.Context) (net.Conn, error) {
+		conn, err := dial(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err := (&TCP{Tree: tree}).accepted(ctx, conn); err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+		return conn, nil
+	}
+}
+
+// accepted waits until the other end of conn was accepted.
+func (p *TCP) accepted(ctx context.Context, conn net.Conn) error {
 	pause := time.Millisecond
 	var why error
 	for {

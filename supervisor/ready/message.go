@@ -131,8 +131,9 @@ func (m *Message) assign(key, value, line string, nfiles int) {
 		n, err := strconv.ParseUint(value, 10, bits)
 		if err != nil {
 			m.problem("%s is no number in range: %s", key, excerpt(value))
+			return 0, false
 		}
-		return n, err == nil
+		return n, true
 	}
 	one := func() bool {
 		if value != "1" {

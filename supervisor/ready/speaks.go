@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"io"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -17,13 +19,12 @@ const (
 // both ways: an interpreter says nothing about the program that it runs, and one
 // that can notify may not do so. What cannot be read speaks not.
 func SpeaksNotify(exePath string) bool {
-	f, err := os.Open(exePath)
+	// Without O_NONBLOCK a FIFO would hold us until somebody writes.
+	f, err := os.OpenFile(exePath, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return false
 	}
 	defer f.Close()
-	// A FIFO or a device could block or never end. (Open itself does not:
-	// the caller gives what it executes.)
 	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
 		return false
 	}

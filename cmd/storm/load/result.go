@@ -73,11 +73,21 @@ type Result struct {
 
 	Elapsed time.Duration `json:"elapsed_ns"`
 	Max     time.Duration `json:"max_ns"` // of good requests, exact
+	Slowest Slow          `json:"slowest"`
 	P50     time.Duration `json:"p50_ns"` // these are at most 3 % too high
 	P99     time.Duration `json:"p99_ns"`
 	P999    time.Duration `json:"p999_ns"`
 
 	Answered map[int]int64 `json:"answered,omitempty"` // good answers per pid, where the answer tells it
+}
+
+// Slow tells of the good request that took Result.Max. A Connect of one second
+// and more is a handshake that was dropped and sent again; else it was the
+// server, or the queue before it, that took the time.
+type Slow struct {
+	Began   time.Time     `json:"began"`
+	Connect time.Duration `json:"connect_ns"`
+	Phase   string        `json:"phase"` // of Load.Mark, when the answer had come
 }
 
 // Failed is the number of all failures.
@@ -117,7 +127,9 @@ func (l *Load) sum(workers []*worker) Result {
 		r.Bad += w.result.Bad
 		r.Local += w.result.Local
 		r.Stale += w.result.Stale
-		r.Max = max(r.Max, w.result.Max)
+		if w.result.Max > r.Max {
+			r.Max, r.Slowest = w.result.Max, w.result.Slowest
+		}
 		for pid, n := range w.result.Answered {
 			r.Answered[pid] += n
 		}

@@ -29,7 +29,8 @@ type worker struct {
 	buf    []byte
 	line   []byte // of Echo
 
-	answered time.Time // when the latest answer was complete
+	connecting time.Duration // of the latest request, 0 on a kept connection
+	answered   time.Time     // when the latest answer was complete
 }
 
 func newWorker(l *Load, number int) *worker {
@@ -90,7 +91,10 @@ func (w *worker) run() {
 		}
 		took := w.answered.Sub(began)
 		w.times[bucket(took)]++
-		w.result.Max = max(w.result.Max, took)
+		if took > w.result.Max {
+			w.result.Max = took
+			w.result.Slowest = Slow{Began: began, Connect: w.connecting, Phase: *l.phase.Load()}
+		}
 		w.result.OK++
 		if a.Pid != 0 {
 			w.result.Answered[a.Pid]++
@@ -142,8 +146,11 @@ func (w *worker) request() (Answer, *Failure) {
 
 func (w *worker) try(f *Failure, turn int, deadline time.Time) (Answer, error) {
 	o := &w.load.options
+	w.connecting = 0
 	if w.conn == nil {
+		began := time.Now()
 		conn, err := w.dial(f.Remote, turn, deadline)
+		w.connecting = time.Since(began)
 		if err != nil {
 			return Answer{}, err
 		}

@@ -1,0 +1,58 @@
+// Command supervise runs a server so that its port never closes and no client
+// sees its restarts.
+//
+// This package turns arguments into plain values and facts into words. It
+// decides nothing: supervisor does. ui.go is the only file that prints.
+package main
+
+import (
+	"errors"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/supervise/supervise/supervisor"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run is main without the exit: the test binary plays supervise with it.
+func run(args []string) int {
+	status := 0
+	root := newRoot(&status)
+	root.SetArgs(args)
+	if err := root.Execute(); err != nil {
+		return fail(err)
+	}
+	return status
+}
+
+// newRoot makes the command tree. status is where a verb leaves its exit status.
+func newRoot(status *int) *cobra.Command {
+	root := newRunCommand(status)
+	root.AddCommand(newDoctorCommand(), newVersionCommand())
+	root.CompletionOptions.HiddenDefaultCmd = true
+	return root
+}
+
+// usageError is a wrong use of the command line: exit status 64.
+type usageError struct {
+	err  error
+	hint string
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// statusOf is the exit status that an error means.
+func statusOf(err error) int {
+	var start *supervisor.StartError
+	if errors.As(err, &start) {
+		return start.Status
+	}
+	var usage *usageError
+	if errors.As(err, &usage) {
+		return supervisor.ExitUsage
+	}
+	return supervisor.ExitUsage // what is left comes from cobra: flags and verbs
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/supervise/supervise/supervisor"
+	"github.com/supervise/supervise/supervisor/config"
+	"github.com/supervise/supervise/supervisor/listen"
+	"github.com/supervise/supervise/supervisor/proc"
+)
+
+const runUsage = `supervise [flags] -- COMMAND [ARG...]`
+
+const runLong = `Run a server so that its port never closes and no client sees its restarts.
+
+The listeners belong to supervise; the command borrows them (LISTEN_FDS). Send
+supervise SIGHUP, and a new generation of the command starts beside the old
+one, becomes ready, gets the new connections, and only then is the old one
+told to stop. If the new one fails, the old one was never touched.`
+
+const runExample = `  supervise --listen :8080 -- ./myserver
+  supervise --listen http=:80 --listen https=:443 -- ./myserver --fd {fd:http}
+  supervise --listen unix:/run/app.sock?mode=0660 --ready /healthz -- ./app
+  kill -HUP $(pidof supervise)      # a rollout`
+
+// newRunCommand is the root: one service in the foreground.
+func newRunCommand(status *int) *cobra.Command {
+	svc := config.Defaults()
+	var name, logFormat, logLevel string
+	var set []string
+	cmd := &cobra.Command{
+		Use:     runUsage,
+		Short:   "run a server so that no client sees its restarts",
+		Long:    runLong,
+		Example: runExample,
+
+		SilenceUsage: true, SilenceErrors: true,
+		DisableFlagsInUseLine: true,
+		Args:                  commandArgs,
+		RunE: func(_ *cobra.Command, args []string) error {
+			for _, kv := range set {
+				k, v, ok := strings.Cut(kv, "=")
+				if !ok {
+					return &usageError{err: fmt.Errorf("--set %q: write DIRECTIVE=VALUE", kv)}
+				}
+				if err := svc.Set(k, v); err != nil {
+					return &usageError{err: fmt.Errorf("--set: %w", err)}
+				}
+			}
+			if logFormat != "text" && logFormat != "json" {
+				return &usageError{err: fmt.Errorf("--log-format %q: write text or json", logFormat)}
+			}
+			if !validLevel(logLevel) {
+				return &usageError{err: fmt.Errorf("--log-level %q: write trace, debug, info, warn, error or off", logLevel)}
+			}
+			svc.Command = args
+			svc.Name = name
+			if name == "" {
+				svc.Name = serviceName(args[0])
+			}
+			if err := config.NameSockets(svc.Name, svc.Sockets); err != nil {
+				return &usageError{err: err}
+			}
+			return start(&svc, logFormat, logLevel, status)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&name, "name", "", "name of the service (default: base name of COMMAND)")
+	addDirectives(f, &svc)
+	f.StringArrayVar(&set, "set", nil, "any supported directive, `DIRECTIVE=VALUE`")
+	f.StringVar(&logFormat, "log-format", "text", "text or json")
+	f.StringVar(&logLevel, "log-level", "info", "trace, debug, info, warn, error or off")
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return &usageError{err: err, hint: "supervise --help lists the flags"}
+	})
+	return cmd
+}
+
+// commandArgs sees to it that a command stands behind "--".
+func commandArgs(cmd *cobra.Command, args []string) error {
+	dash := cmd.ArgsLenAtDash()
+	switch {
+	case len(args) == 0 && dash < 0:
+		return &usageError{err: errors.New("no command given"), hint: "usage: " + runUsage}
+	case len(args) == 0:
+		return &usageError{err: errors.New(`no command after "--"`), hint: "usage: " + runUsage}
+	case dash < 0:
+		return &usageError{err: fmt.Errorf("unknown verb %q", args[0]), hint: "to run it as a command: supervise -- " + strings.Join(args, " ")}
+	case dash > 0:
+		return &usageError{err: fmt.Errorf("unexpected %q before \"--\"", args[0]), hint: "usage: " + runUsage}
+	}
+	return nil
+}
+
+// serviceName is the base name of the command, as a unit would be named.
+func serviceName(command string) string {
+	name := strings.TrimSuffix(filepath.Base(command), ".service")
+	if name == "" || name == "." || name == "/" {
+		return "service"
+	}
+	return name
+}
+
+func validLevel(level string) bool {
+	switch level {
+	case "trace", "debug", "info", "warn", "error", "off":
+		return true
+	}
+	return false
+}
+
+// addDirectives makes a flag of each directive that has one.
+func addDirectives(f *pflag.FlagSet, svc *config.Service) {
+	for _, d := range config.Directives() {
+		if d.Flag == "" {
+			continue
+		}
+		v := &directiveValue{svc: svc, d: d}
+		short := ""
+		if d.Flag == "listen" {
+			short = "l"
+		}
+		flag := f.VarPF(v, d.Flag, short, help(d))
+		if d.Arg == "BOOL" {
+			flag.NoOptDefVal = "yes"
+		}
+	}
+}
+
+func help(d config.Directive) string {
+	h := d.Help
+	if d.Name != "" {
+		h += " [" + d.Name + "=]"
+	}
+	if d.Default != "" {
+		h += " (default " + d.Default + ")"
+	}
+	return h
+}
+
+// directiveValue is a flag that sets a directive.
+type directiveValue struct {
+	svc *config.Service
+	d   config.Directive
+}
+
+func (v *directiveValue) Set(s string) error { return v.d.FromFlag(v.svc, s) }
+func (v *directiveValue) Type() string       { return v.d.Arg }
+func (v *directiveValue) String() string     { return "" }
+
+// start is the hinge between words and work: from here on the supervisor runs.
+func start(svc *config.Service, logFormat, logLevel string, status *int) error {
+	log := newLogger(logFormat, logLevel)
+	inherited, err := inheritedListeners(os.Getenv, os.Getpid())
+	if err != nil {
+		return &usageError{err: err}
+	}
+	keep := make([]int, len(inherited))
+	for i, in := range inherited {
+		keep[i] = in.FD
+	}
+	if _, err := proc.Setup(); err != nil {
+		log.Warn("processes that lose their parent cannot be followed", "error", err)
+	}
+	*status, err = supervisor.Run(supervisor.Options{Service: svc, Log: log, Environ: os.Environ(), Inherited: inherited})
+	var se *supervisor.StartError
+	if err != nil && !errors.As(err, &se) {
+		return &supervisor.StartError{Status: supervisor.ExitSoftware, Err: err}
+	}
+	return err
+}
+
+// inheritedListeners reads what systemd, or systemd-socket-activate, gave to
+// us: sd_listen_fds(3).
+func inheritedListeners(getenv func(string) string, pid int) ([]listen.Inherited, error) {
+	fds, names, err := parseListenFDs(getenv, pid)
+	if err != nil {
+		return nil, err
+	}
+	var out []listen.Inherited
+	for i, fd := range fds {
+		out = append(out, listen.Inherited{FD: fd, Name: names[i]})
+	}
+	return out, nil
+}

@@ -1,0 +1,66 @@
+package main
+
+// The only file that prints. What a user asked for (doctor, version, help)
+// goes to standard output; what went wrong, and the log, go to standard error.
+// Messages have no capital and no full stop; what to do stands on a line of
+// its own, indented.
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/supervise/supervise/supervisor/proc"
+)
+
+// fail prints an error and returns the exit status that it means.
+func fail(err error) int {
+	text := err.Error()
+	var usage *usageError
+	if errors.As(err, &usage) && usage.hint != "" {
+		text += "\n" + usage.hint
+	}
+	first, rest, more := strings.Cut(strings.TrimRight(text, "\n"), "\n")
+	fmt.Fprintf(os.Stderr, "supervise: %s\n", first)
+	if more {
+		for line := range strings.SplitSeq(rest, "\n") {
+			fmt.Fprintf(os.Stderr, "    %s\n", line)
+		}
+	}
+	return statusOf(err)
+}
+
+// newLogger makes the log on standard error: text for people, JSON for machines.
+func newLogger(format, level string) hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{
+		Name:       "supervise",
+		Level:      hclog.LevelFromString(level),
+		Output:     os.Stderr,
+		JSONFormat: format == "json",
+		TimeFormat: "2006-01-02T15:04:05.000Z07:00",
+		TimeFn:     time.Now,
+	})
+}
+
+// printFacts prints what doctor found: one line each, and what a lack costs.
+func printFacts(w io.Writer, facts []proc.Fact) {
+	width := 0
+	for _, f := range facts {
+		width = max(width, len(f.Name))
+	}
+	for _, f := range facts {
+		mark := "yes"
+		if !f.OK {
+			mark = "NO "
+		}
+		fmt.Fprintf(w, "%s  %-*s  %s\n", mark, width, f.Name, f.Detail)
+		if f.Cost != "" {
+			fmt.Fprintf(w, "     %-*s  %s\n", width, "", f.Cost)
+		}
+	}
+}

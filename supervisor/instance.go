@@ -1,0 +1,375 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/supervise/supervise/handoff/shim"
+	"github.com/supervise/supervise/handoff/wire"
+	"github.com/supervise/supervise/supervisor/config"
+	"github.com/supervise/supervise/supervisor/listen"
+	"github.com/supervise/supervise/supervisor/logs"
+	"github.com/supervise/supervise/supervisor/proc"
+	"github.com/supervise/supervise/supervisor/ready"
+)
+
+// instance is what a generation owns, in the order in which it is acquired;
+// release gives it back in reverse. The machine knows it by its number.
+type instance struct {
+	n      int
+	marker string // INVOCATION_ID
+
+	lanes    []*listen.Lane // one for each socket of the set, in its order
+	returned bool
+	notify   *ready.Notify
+	output   *logs.Output
+	tree     *proc.Tree
+	child    *shim.Child // until its report was read to the end
+
+	pid    int // main process; 0 before the fork
+	pidfd  int // -1 when there is none
+	exited bool
+	empty  bool
+
+	access string       // NotifyAccess= in force
+	said   bool         // READY=1 came
+	served map[int]bool // indices of the sockets it was seen to serve
+
+	path string // of the file that was executed
+
+	watching context.CancelFunc // readiness
+	gate     context.CancelFunc
+	quiesced *listen.Quiesced // shared listeners that it was silenced on
+	recheck  time.Duration    // pause before the next look whether the tree is empty
+}
+
+// spawn starts a generation. Failure is an event: nothing of it is left then.
+func (l *loop) spawn(gen int) {
+	in := l.takeSpare(gen)
+	l.instances[gen] = in
+	if err := l.start(in); err != nil {
+		l.send(evSpawnFailed{gen: gen, err: err})
+		return
+	}
+	l.send(evSpawned{gen: gen, pid: in.pid})
+}
+
+func (l *loop) start(in *instance) error {
+	var err error
+	if l.set != nil {
+		if in.lanes, err = l.set.Lend(); err != nil {
+			return fmt.Errorf("cannot open a lane: %w", err)
+		}
+		l.watchLanes()
+	}
+	if err := l.prepare(in); err != nil {
+		return err
+	}
+	if in.output == nil {
+		if in.output, err = logs.New(l.outputOptions(in)); err != nil {
+			return err
+		}
+	}
+	l.noteWay(in)
+	spec, err := l.spec(in)
+	if err != nil {
+		return err
+	}
+	in.path = spec.Path
+	if in.child, err = shim.Start(spec); err != nil {
+		// A kernel or container that lets us make a cgroup and not be born into it.
+		var e *shim.Error
+		if !errors.As(err, &e) || e.Stage != shim.StageCgroup {
+			return err
+		}
+		in.tree.DropCgroup(err)
+		spec.CgroupFD = -1
+		if in.child, err = shim.Start(spec); err != nil {
+			return err
+		}
+	}
+	in.pid, in.pidfd = in.child.PID, in.child.PIDFD
+	in.tree.SetMain(in.pid, in.pidfd)
+	if !in.child.InCgroup {
+		if err := in.tree.Join(in.pid); err != nil {
+			l.warn(in, "cannot move the process into its cgroup", err)
+		}
+	}
+	if prev := l.instances[in.n-1]; prev != nil && prev.tree != nil {
+		prev.tree.SetSuccessor(in.tree)
+	}
+	in.output.Started()
+	l.mains[in.pid] = in
+	return l.watch(in)
+}
+
+// watch puts the descriptors of a started instance into the loop.
+func (l *loop) watch(in *instance) error {
+	if err := l.poll.add(in.child.Report, unix.EPOLLIN, func() { l.readReport(in) }); err != nil {
+		return err
+	}
+	if in.pidfd >= 0 {
+		if err := l.poll.add(in.pidfd, unix.EPOLLIN, func() { l.mainDied(in) }); err != nil {
+			return err
+		}
+	}
+	if fd := in.tree.EventsFD(); fd >= 0 {
+		if err := l.poll.add(fd, unix.EPOLLPRI, func() { l.checkEmpty(in) }); err != nil {
+			return err
+		}
+	}
+	return l.poll.add(in.notify.FD(), unix.EPOLLIN, func() { l.readNotify(in) })
+}
+
+// outputOptions says where the child's words go.
+func (l *loop) outputOptions(in *instance) logs.Options {
+	o := logs.Options{
+		Stdout: 1, Stderr: 2,
+		Report: func(err error) {
+			l.poll.post(func() { l.warn(in, "output of the command is lost", err) })
+		},
+	}
+	switch l.cfg.Output {
+	case "", "inherit":
+	case "prefix":
+		o.Prefix = fmt.Sprintf("%s.%d | ", l.cfg.Name, in.n)
+	default:
+		o.File = l.cfg.Output
+	}
+	return o
+}
+
+// otherPids are the children that are main processes of other generations, or helpers.
+func (l *loop) otherPids(in *instance) []int {
+	var pids []int
+	for pid, other := range l.mains {
+		if other != in {
+			pids = append(pids, pid)
+		}
+	}
+	for pid := range l.helpers {
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+// noteWay says once how the processes of a service are found and ended.
+func (l *loop) noteWay(in *instance) {
+	if l.way == in.tree.Way() {
+		return
+	}
+	l.way = in.tree.Way()
+	fields := []any{"service", l.cfg.Name, "by", l.way}
+	if err := in.tree.CgroupError(); err != nil {
+		fields = append(fields, "no_cgroup", err)
+	}
+	l.log.Debug("processes of a generation are known", fields...)
+}
+
+// spec says what is executed and with what.
+func (l *loop) spec(in *instance) (*shim.Spec, error) {
+	plan, err := l.plan(in)
+	if err != nil {
+		return nil, err
+	}
+	env, err := l.environment(in, plan)
+	if err != nil {
+		return nil, err
+	}
+	argv := make([]string, len(l.cfg.Command))
+	for i, arg := range l.cfg.Command {
+		if argv[i], err = config.Expand(arg, l.placeholders(in)); err != nil {
+			return nil, err
+		}
+	}
+	path, err := shim.LookPath(argv[0], l.cfg.Dir, env)
+	if err != nil {
+		return nil, err
+	}
+	spec := shim.New(path, argv, env)
+	spec.Files = append([]int{0, in.output.ChildStdout(), in.output.ChildStderr()}, plan.Files...)
+	spec.PIDEnv = plan.PIDEnv
+	if l.cfg.Watchdog > 0 {
+		spec.PIDEnv = append(spec.PIDEnv, "WATCHDOG_PID")
+	}
+	spec.PIDFDIDEnv = len(plan.Files) > 0
+	spec.Dir, spec.Umask, spec.Nice = l.cfg.Dir, l.cfg.Umask, l.cfg.Nice
+	spec.Setpgid = true
+	if l.tty != nil && l.s.current == nil && l.tty.ours() {
+		spec.Foreground = l.tty.fd
+	}
+	spec.CgroupFD = in.tree.CgroupFD()
+	for _, lim := range l.cfg.Limits {
+		spec.Limits = append(spec.Limits, shim.Limit{Resource: lim.Resource, Soft: lim.Soft, Hard: lim.Hard})
+	}
+	spec.Credential = l.credential
+	return spec, nil
+}
+
+// plan lends the lanes by the protocols that were asked for.
+func (l *loop) plan(in *instance) (wire.Plan, error) {
+	if len(in.lanes) == 0 {
+		return wire.Plan{}, nil
+	}
+	listeners := make([]wire.Listener, len(in.lanes))
+	for i, lane := range in.lanes {
+		s := lane.Socket()
+		listeners[i] = wire.Listener{FD: lane.FD(), Name: s.Name(), Network: s.Network(), Addr: s.Addr()}
+	}
+	if !l.offers("systemd") { // fd: the numbers alone, by {fd:NAME}
+		return wire.FDs(listeners), nil
+	}
+	return wire.Systemd(listeners)
+}
+
+// offers reports whether a protocol is among those that the user asked for.
+func (l *loop) offers(protocol string) bool {
+	return slices.Contains(l.cfg.Handoff, protocol) || slices.Contains(l.cfg.Handoff, "auto")
+}
+
+// environment is the child's whole environment.
+func (l *loop) environment(in *instance, plan wire.Plan) ([]string, error) {
+	env := append(config.CleanEnv(l.environ), l.userEnv...)
+	if port := l.firstPort(); port != 0 {
+		env = append(env, "PORT="+strconv.Itoa(port))
+	}
+	own := *l.cfg
+	own.Env = make([]string, len(l.cfg.Env))
+	for i, kv := range l.cfg.Env {
+		var err error
+		if own.Env[i], err = config.Expand(kv, l.placeholders(in)); err != nil {
+			return nil, err
+		}
+	}
+	env, err := own.Environ(env)
+	if err != nil {
+		return nil, err
+	}
+	env = append(env, plan.Env...)
+	env = append(env, "NOTIFY_SOCKET="+in.notify.Addr(), "INVOCATION_ID="+in.marker)
+	if l.cfg.Watchdog > 0 {
+		env = append(env, "WATCHDOG_USEC="+strconv.FormatInt(l.cfg.Watchdog.Microseconds(), 10))
+	}
+	return lastWins(env), nil
+}
+
+// lastWins drops all but the last assignment of each variable.
+func lastWins(env []string) []string {
+	at := make(map[string]int, len(env))
+	for i, kv := range env {
+		k, _, _ := strings.Cut(kv, "=")
+		at[k] = i
+	}
+	out := env[:0]
+	for i, kv := range env {
+		k, _, _ := strings.Cut(kv, "=")
+		if at[k] == i {
+			out = append(out, kv)
+		}
+	}
+	return out
+}
+
+// firstPort is what PORT says: the port of the first TCP socket, or 0.
+func (l *loop) firstPort() int {
+	if l.set == nil {
+		return 0
+	}
+	for _, s := range l.set.Sockets() {
+		if s.Network() == "tcp" {
+			return s.Port()
+		}
+	}
+	return 0
+}
+
+// placeholders answers {fd:NAME}, {addr:NAME} and {port:NAME}.
+func (l *loop) placeholders(in *instance) func(kind, name string) (string, bool) {
+	return func(kind, name string) (string, bool) {
+		name, index := config.SplitIndex(name)
+		for i, lane := range in.lanes {
+			s := lane.Socket()
+			if s.Name() != name {
+				continue
+			}
+			if index > 0 {
+				index--
+				continue
+			}
+			switch kind {
+			case "fd":
+				return strconv.Itoa(wire.FirstFD + i), true
+			case "addr":
+				return s.Addr(), true
+			case "port":
+				return strconv.Itoa(s.Port()), true
+			}
+		}
+		return "", false
+	}
+}
+
+// release gives back what the instance owned: nobody of it lives.
+func (l *loop) release(in *instance) {
+	delete(l.instances, in.n)
+	l.cancelGate(in)
+	if in.watching != nil {
+		in.watching()
+	}
+	if in.quiesced != nil {
+		in.quiesced.Close()
+	}
+	l.returnLanes(in)
+	if in.notify != nil {
+		l.poll.remove(in.notify.FD())
+		if err := in.notify.Close(); err != nil {
+			l.log.Debug("cannot remove the notify socket", "generation", in.n, "error", err)
+		}
+	}
+	l.closeReport(in)
+	l.dropPidfd(in)
+	if in.tree != nil {
+		if fd := in.tree.EventsFD(); fd >= 0 {
+			l.poll.remove(fd)
+		}
+		l.closeTree(in, 0)
+	}
+	if in.output != nil {
+		l.closeOutput(in)
+	}
+}
+
+// closeTree removes the cgroup. The kernel may need a moment after the last
+// process was reaped; it is tried a few times.
+func (l *loop) closeTree(in *instance, tries int) {
+	err := in.tree.Close()
+	switch {
+	case err == nil:
+	case tries < 5 && !l.ended:
+		l.after(20*time.Millisecond, func() { l.closeTree(in, tries+1) })
+	default:
+		l.warn(in, "cannot remove the cgroup", err)
+	}
+}
+
+// closeOutput ends the copying once all is written. A reader that is slow is
+// given time, in a goroutine of its own; at the end of the supervisor the last
+// outputs are waited for.
+func (l *loop) closeOutput(in *instance) {
+	out := in.output
+	in.output = nil
+	l.children.Go(func() {
+		out.Flush(time.Now().Add(outputGrace))
+		_ = out.Close()
+	})
+}
+
+// outputGrace is how long the last words of a generation wait for a slow reader.
+const outputGrace = 5 * time.Second

@@ -1,0 +1,366 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/supervise/supervise/supervisor/config"
+	"github.com/supervise/supervise/supervisor/listen"
+	"github.com/supervise/supervise/supervisor/proc"
+	"github.com/supervise/supervise/supervisor/ready"
+)
+
+// How long a command must live when nothing but its life can be seen, and how
+// long one that looks as if it would say READY=1 is waited for once it
+// listens. The second matters only before any generation has shown what it does.
+const (
+	aliveFor  = time.Second
+	noReadyIn = 300 * time.Millisecond
+)
+
+// becameReady tells the machine, once for each generation and again after a reload.
+func (l *loop) becameReady(in *instance, how string, evidence bool) {
+	if in.watching != nil {
+		in.watching()
+	}
+	if in.served != nil {
+		l.servedSockets = in.served
+	}
+	l.send(evReady{gen: in.n, how: how, evidence: evidence})
+	l.after(spareAfter, l.prepareSpare)
+}
+
+// watchReady begins to look for readiness as the configuration says. READY=1
+// needs no watching: the notify socket is always read.
+func (l *loop) watchReady(in *instance) {
+	ctx, cancel := context.WithCancel(context.Background())
+	in.watching = cancel
+	kind := l.cfg.Ready.Kind
+	if kind == config.ReadyAuto && (l.cfg.Type == config.Notify || l.cfg.Type == config.NotifyReload) {
+		kind = config.ReadyNotify
+	}
+	switch kind {
+	case config.ReadyNotify:
+	case config.ReadyExec:
+		l.becameReady(in, "executed", false)
+	case config.ReadyDelay:
+		l.lookAfter(ctx, l.cfg.Ready.Delay, func() {
+			l.becameReady(in, "alive for "+l.cfg.Ready.Delay.String(), true)
+		})
+	case config.ReadyListening, config.ReadyAuto:
+		if kind == config.ReadyAuto && l.speaks {
+			return // the generation before said READY=1, so this one must
+		}
+		l.watchListening(ctx, in, kind)
+	case config.ReadyHTTP, config.ReadyTCP, config.ReadyCommand:
+		l.watchProbe(ctx, in)
+	}
+}
+
+// lookAfter calls f after d, unless ctx is over by then.
+func (l *loop) lookAfter(ctx context.Context, d time.Duration, f func()) {
+	l.after(d, func() {
+		if ctx.Err() == nil {
+			f()
+		}
+	})
+}
+
+// watchListening looks at the processes until they are seen to wait for
+// connections on the lanes they were lent, and that has settled. The lanes are
+// the candidate's own, so nobody else can be seen on them.
+func (l *loop) watchListening(ctx context.Context, in *instance, kind config.ReadyKind) {
+	if len(in.lanes) == 0 {
+		if kind == config.ReadyListening {
+			l.watchOwnListeners(ctx, in)
+			return
+		}
+		// No socket of ours: all that can be known is that it lives.
+		if l.s.current == nil {
+			l.becameReady(in, "executed", false)
+			return
+		}
+		l.lookAfter(ctx, aliveFor, func() { l.becameReady(in, "alive for "+aliveFor.String(), false) })
+		return
+	}
+	socketOf := map[uint64]int{} // inode of the lane: index of its socket
+	var inodes, wants []uint64
+	for i, lane := range in.lanes {
+		socketOf[lane.Inode()] = i
+		inodes = append(inodes, lane.Inode())
+		if l.servedSockets[i] {
+			wants = append(wants, lane.Inode())
+		}
+	}
+	settler := &ready.Settler{Settle: l.cfg.Settle, Wants: wants}
+	see := func(pids []int) ([]uint64, error) {
+		sight, err := ready.Seen(pids, inodes)
+		return sight.Inodes(), err
+	}
+	settled := func(seen []uint64) {
+		in.served = map[int]bool{}
+		for _, inode := range seen {
+			in.served[socketOf[inode]] = true
+		}
+	}
+	if kind != config.ReadyAuto || l.servedSockets != nil {
+		l.look(ctx, in, see, settler, settled)
+		return
+	}
+	// Nothing is known of this command yet. To search its file for a sign that it
+	// will say READY=1 takes time, and the loop has none.
+	l.children.Go(func() {
+		speaks := ready.SpeaksNotify(in.path)
+		l.poll.post(func() {
+			if ctx.Err() != nil {
+				return
+			}
+			if speaks {
+				settler.Settle = max(settler.Settle, noReadyIn)
+			}
+			l.look(ctx, in, see, settler, settled)
+		})
+	})
+}
+
+// watchOwnListeners waits for listeners that the command bound by itself.
+func (l *loop) watchOwnListeners(ctx context.Context, in *instance) {
+	settler := &ready.Settler{Settle: l.cfg.Settle}
+	l.look(ctx, in, func(pids []int) ([]uint64, error) {
+		own, err := ready.Listening(pids)
+		var inodes []uint64
+		for _, o := range own {
+			if !o.Ephemeral {
+				inodes = append(inodes, o.Inode)
+			}
+		}
+		return inodes, err
+	}, settler, func([]uint64) {})
+}
+
+// look takes one look in the background and feeds the settler; it repeats
+// itself until settled.
+func (l *loop) look(ctx context.Context, in *instance, see func(pids []int) ([]uint64, error), settler *ready.Settler, settled func([]uint64)) {
+	pids, err := in.tree.Pids()
+	if err != nil {
+		l.warn(in, "cannot see the processes of the generation", err)
+	}
+	l.children.Go(func() {
+		seen, err := see(pids)
+		l.poll.post(func() {
+			if ctx.Err() != nil {
+				return
+			}
+			if err != nil {
+				l.log.Debug("cannot look at the processes", "generation", in.n, "error", err)
+			}
+			ok, next := settler.Look(time.Now(), seen)
+			if !ok {
+				l.lookAfter(ctx, time.Until(next), func() { l.look(ctx, in, see, settler, settled) })
+				return
+			}
+			settled(seen)
+			l.becameReady(in, "seen listening", true)
+		})
+	})
+}
+
+// watchProbe asks until the answer is yes.
+func (l *loop) watchProbe(ctx context.Context, in *instance) {
+	probe, err := l.probe(in)
+	if err != nil {
+		l.warn(in, "cannot probe", err)
+		return // TimeoutStartSec ends it
+	}
+	r := l.cfg.Ready
+	l.children.Go(func() {
+		var last string
+		for ctx.Err() == nil {
+			try, cancel := context.WithTimeout(ctx, r.Timeout)
+			err := probe.Try(try)
+			cancel()
+			if err == nil {
+				l.poll.post(func() {
+					if ctx.Err() == nil {
+						l.becameReady(in, probe.String(), true)
+					}
+				})
+				return
+			}
+			if text := err.Error(); text != last && ctx.Err() == nil {
+				last = text
+				l.poll.post(func() { l.log.Debug("not ready yet", "generation", in.n, "probe", probe, "answer", text) })
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(r.Interval):
+			}
+		}
+	})
+}
+
+// probe makes the probe of a generation. Where it asks an address of ours the
+// connection is steered to the lane of this very generation, so that nobody
+// beside it can answer; elsewhere the process that accepted must be one of its
+// tree.
+func (l *loop) probe(in *instance) (ready.Probe, error) {
+	r := l.cfg.Ready
+	switch r.Kind {
+	case config.ReadyHTTP:
+		if strings.HasPrefix(r.URL, "/") {
+			return l.ownHTTP(in, r.URL)
+		}
+		network, address, err := ready.Target(r.URL)
+		if err != nil {
+			return nil, err
+		}
+		return ready.NewHTTP(r.URL, l.dialTo(in, network, address))
+	case config.ReadyTCP:
+		return l.tcpProbe(in, r.Address)
+	case config.ReadyCommand:
+		return &ready.Command{Argv: r.Command, Run: l.runHelper}, nil
+	case config.ReadyAuto, config.ReadyNotify, config.ReadyListening, config.ReadyExec, config.ReadyDelay:
+	}
+	return nil, errors.New("cannot happen: no probe was asked for")
+}
+
+// ownHTTP asks the first TCP socket of the service.
+func (l *loop) ownHTTP(in *instance, path string) (ready.Probe, error) {
+	for _, lane := range in.lanes {
+		if s := lane.Socket(); s.Network() == "tcp" {
+			return ready.NewHTTP("http://"+s.DialAddr()+path, l.dialLane(in, lane))
+		}
+	}
+	return nil, fmt.Errorf("cannot ask for %s: the service has no tcp socket", path)
+}
+
+func (l *loop) tcpProbe(in *instance, address string) (ready.Probe, error) {
+	for _, lane := range in.lanes {
+		if s := lane.Socket(); s.Name() == address {
+			return &ready.TCP{Address: address, Dial: l.dialLane(in, lane)}, nil
+		}
+	}
+	sockets, err := config.ParseListen(address)
+	if err != nil || len(sockets) == 0 {
+		return nil, fmt.Errorf("cannot probe %q: neither a socket's name nor an address", address)
+	}
+	network, addr := sockets[0].NetworkAddr()
+	return &ready.TCP{Address: address, Dial: l.dialTo(in, network, addr)}, nil
+}
+
+// dialTo dials an address: the generation's own lane where it is one of ours.
+func (l *loop) dialTo(in *instance, network, address string) ready.Dial {
+	for _, lane := range in.lanes {
+		if serves(lane.Socket(), network, address) {
+			return l.dialLane(in, lane)
+		}
+	}
+	return l.dialOwned(in, func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, address)
+	})
+}
+
+// serves reports whether what a client dials reaches this socket.
+func serves(s *listen.Socket, network, address string) bool {
+	if s.Network() != network {
+		return false
+	}
+	if network == "unix" {
+		return s.Addr() == address
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || port != strconv.Itoa(s.Port()) {
+		return false
+	}
+	own := s.AddrPort().Addr()
+	if host == "localhost" {
+		return own.IsLoopback() || own.IsUnspecified()
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return false
+	}
+	if own.IsUnspecified() {
+		return ip.IsUnspecified() || ip.Is4() == own.Is4() || ip.Is4() && !s.Config().V6Only
+	}
+	return ip.Unmap() == own.Unmap()
+}
+
+// dialLane dials a lane. Nothing can be steered within a shared listener: any
+// of the generations may accept there, so the connection is kept only when one
+// of this generation's processes did.
+func (l *loop) dialLane(in *instance, lane *listen.Lane) ready.Dial {
+	s := lane.Socket()
+	if shared, _ := s.Shared(); !shared {
+		return lane.Dial
+	}
+	network, address := s.Network(), s.Addr()
+	return l.dialOwned(in, func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, address)
+	})
+}
+
+// dialOwned takes a connection only when a process of the generation accepted it.
+func (l *loop) dialOwned(in *instance, dial ready.Dial) ready.Dial {
+	return ready.Owned(dial, func() []int { return l.pidsFrom(in) })
+}
+
+// pidsFrom asks the loop for the processes of a generation; for other goroutines.
+func (l *loop) pidsFrom(in *instance) []int {
+	answer := make(chan []int, 1)
+	l.poll.post(func() {
+		pids, _ := in.tree.Pids()
+		answer <- pids
+	})
+	select {
+	case pids := <-answer:
+		return pids
+	case <-l.over:
+		return nil
+	}
+}
+
+// runHelper runs a command of a probe. Its exit status comes through the one
+// reaper, like everybody's. It is called by other goroutines.
+func (l *loop) runHelper(ctx context.Context, argv []string) (int, error) {
+	type result struct {
+		e   proc.Exit
+		err error
+	}
+	done := make(chan result, 1)
+	var pidfd int
+	l.poll.post(func() {
+		fd, err := l.startHelper(argv, func(e proc.Exit) { done <- result{e: e} })
+		pidfd = fd
+		if err != nil {
+			done <- result{err: err}
+		}
+	})
+	for {
+		select {
+		case r := <-done:
+			return r.e.ShellStatus(), r.err
+		case <-l.over:
+			return 0, context.Canceled
+		case <-ctx.Done():
+			l.poll.post(func() {
+				if pidfd >= 0 {
+					_ = proc.Signal(pidfd, 9)
+				}
+			})
+			select {
+			case <-done:
+			case <-l.over:
+			}
+			return 0, ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,294 @@
+package supervisor
+
+import (
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/supervise/supervise/supervisor/config"
+	"github.com/supervise/supervise/supervisor/proc"
+	"github.com/supervise/supervise/supervisor/ready"
+)
+
+// readReport hears whether execve(2) succeeded, or which stage before it failed.
+func (l *loop) readReport(in *instance) {
+	if in.child == nil {
+		return
+	}
+	fd := in.child.Report
+	done, err := in.child.ReadReport()
+	if !done && err == nil {
+		return
+	}
+	l.poll.forget(fd) // when done it is closed already
+	l.closeReport(in)
+	if err != nil {
+		l.send(evExecFailed{gen: in.n, err: err})
+	} else {
+		l.send(evExec{gen: in.n})
+	}
+}
+
+func (l *loop) closeReport(in *instance) {
+	if in.child == nil {
+		return
+	}
+	if fd := in.child.Report; fd >= 0 {
+		l.poll.remove(fd)
+		_ = unix.Close(fd)
+	}
+	in.child = nil
+}
+
+func (l *loop) dropPidfd(in *instance) {
+	if in.pidfd < 0 {
+		return
+	}
+	l.poll.remove(in.pidfd)
+	_ = unix.Close(in.pidfd)
+	in.pidfd = -1
+}
+
+// mainDied: the pidfd of a main process says that it ended.
+func (l *loop) mainDied(in *instance) {
+	if in.exited {
+		return
+	}
+	l.reap()
+}
+
+// reap looks at every child that ended, acts, and then takes it out of the
+// kernel's table: until then its pid cannot mean anybody else.
+func (l *loop) reap() {
+	for {
+		n, e, ok, err := proc.ReapOrphans(l.isKnown, reapBatch)
+		if err != nil {
+			l.log.Error("cannot wait for children", "error", err)
+			return
+		}
+		if n > 0 {
+			l.orphansGone()
+		}
+		if !ok {
+			if n == reapBatch { // let others have their turn
+				l.poll.post(l.reap)
+			}
+			return
+		}
+		if done := l.helpers[e.PID]; done != nil {
+			delete(l.helpers, e.PID)
+			_, _ = proc.Reap(e.PID)
+			done(e)
+			continue
+		}
+		in := l.mains[e.PID]
+		l.exit(in, exitOf(e))
+		l.decide() // act: the next generation may start now
+		delete(l.mains, e.PID)
+		in.tree.MainReaped()
+		if _, err := proc.Reap(e.PID); err != nil {
+			l.warn(in, "cannot reap the main process", err)
+		}
+		l.dropPidfd(in)
+		l.checkEmpty(in)
+	}
+}
+
+// reapBatch bounds how many orphans are reaped before anything else has its turn.
+const reapBatch = 4096
+
+func (l *loop) isKnown(pid int) bool {
+	return l.mains[pid] != nil || l.helpers[pid] != nil
+}
+
+func exitOf(e proc.Exit) Exit {
+	return Exit{Code: e.Status, Signal: int(e.Signal), Core: e.Dumped}
+}
+
+// exit tells the machine of a death, after everything that the dead said
+// before: its report, its notify messages, its output.
+func (l *loop) exit(in *instance, e Exit) {
+	if in == nil || in.exited {
+		return
+	}
+	in.exited = true
+	l.readReport(in)
+	l.readNotify(in)
+	in.output.Drain()
+	if in.watching != nil {
+		in.watching()
+	}
+	if in.pidfd >= 0 {
+		l.poll.remove(in.pidfd) // it stays open: signals go through it until the pid is reaped
+	}
+	l.send(evExited{gen: in.n, exit: e})
+}
+
+// orphansGone: members of dying trees may have been among what was reaped.
+func (l *loop) orphansGone() {
+	for _, in := range l.instances {
+		if in.exited && in.tree.EventsFD() < 0 {
+			l.checkEmpty(in)
+		}
+	}
+}
+
+// checkEmpty tells the machine when nobody of a tree whose main process is
+// dead is left. Where the kernel does not say so by itself it looks again.
+func (l *loop) checkEmpty(in *instance) {
+	if !in.exited || in.empty || in.tree == nil || l.mains[in.pid] == in {
+		if in.tree != nil && in.tree.EventsFD() >= 0 {
+			_, _ = in.tree.Empty() // makes the descriptor wait again
+		}
+		return
+	}
+	empty, err := in.tree.Empty()
+	switch {
+	case err != nil:
+		l.warn(in, "cannot see whether processes are left", err)
+	case empty:
+		in.empty = true
+		l.send(evEmpty{gen: in.n})
+	case in.tree.EventsFD() < 0:
+		// Their parents reap them, so no SIGCHLD of ours will tell.
+		in.recheck = min(max(2*in.recheck, 5*time.Millisecond), 200*time.Millisecond)
+		l.after(in.recheck, func() {
+			if l.instances[in.n] == in {
+				l.checkEmpty(in)
+			}
+		})
+	}
+}
+
+// kill sends SIGKILL to all of the tree, or to the main process alone where
+// that is what KillMode= says.
+func (l *loop) kill(in *instance, mode config.KillMode) {
+	if mode == config.KillProcess {
+		if in.pidfd >= 0 {
+			_ = proc.Signal(in.pidfd, unix.SIGKILL)
+		}
+		return
+	}
+	if _, err := in.tree.Kill(); err != nil {
+		l.warn(in, "cannot kill all of it", err)
+	}
+}
+
+// readNotify hears everything that is in the notify socket of a generation.
+func (l *loop) readNotify(in *instance) {
+	for range notifyBatch {
+		m, ok, err := in.notify.Recv()
+		if err != nil {
+			l.warn(in, "cannot read the notify socket", err)
+			return
+		}
+		if !ok {
+			return
+		}
+		l.hear(in, &m)
+		// Closing what came with it answers BARRIER=1: it comes after the effect.
+		l.decide()
+		m.Close()
+	}
+}
+
+// notifyBatch bounds how long one chatty child may hold the loop.
+const notifyBatch = 256
+
+func (l *loop) hear(in *instance, m *ready.Message) {
+	for _, p := range m.Problems {
+		l.log.Debug("notify message with a fault", "service", l.cfg.Name, "generation", in.n, "sender", m.PID, "fault", p)
+	}
+	member := func(pid int) bool { return l.isMember(in, pid) || ready.Gone(pid) }
+	if !ready.Accept(in.access, m.PID, in.pid, member) {
+		l.log.Warn("notify message of a stranger ignored", "service", l.cfg.Name, "generation", in.n, "sender", m.PID)
+		return
+	}
+	if m.NotifyAccess != "" {
+		in.access = m.NotifyAccess
+	}
+	if m.MainPID > 0 {
+		l.changeMain(in, m.MainPID)
+	}
+	if m.Status != nil {
+		l.send(evStatus{gen: in.n, text: *m.Status})
+	}
+	if m.WatchdogUsec != nil {
+		l.send(evWatchdogUsec{gen: in.n, every: time.Duration(*m.WatchdogUsec) * time.Microsecond})
+	}
+	if m.ExtendTimeout > 0 {
+		l.send(evExtend{gen: in.n, by: m.ExtendTimeout})
+	}
+	switch {
+	case m.Ready:
+		in.said, l.speaks = true, true
+		l.becameReady(in, "READY=1", true)
+	case m.Reloading:
+		l.send(evReloading{gen: in.n})
+	case m.Stopping:
+		l.send(evStopping{gen: in.n})
+	}
+	if m.Watchdog {
+		l.send(evPing{gen: in.n})
+	}
+	if m.WatchdogTrigger {
+		l.send(evWatchdogTrigger{gen: in.n})
+	}
+}
+
+func (l *loop) isMember(in *instance, pid int) bool {
+	pids, err := in.tree.Pids()
+	if err != nil {
+		return false
+	}
+	for _, p := range pids {
+		if p == pid {
+			return true
+		}
+	}
+	return false
+}
+
+// changeMain follows MAINPID=: another process of the tree is the main one.
+func (l *loop) changeMain(in *instance, pid int) {
+	if pid == in.pid || in.exited {
+		return
+	}
+	pidfd, err := proc.Open(pid)
+	if err != nil {
+		l.warn(in, "cannot follow MAINPID", err)
+		return
+	}
+	if !l.isMember(in, pid) { // looked at after it was opened: the number cannot have changed hands
+		_ = unix.Close(pidfd)
+		l.log.Warn("MAINPID of a stranger ignored", "service", l.cfg.Name, "generation", in.n, "mainpid", pid)
+		return
+	}
+	l.dropPidfd(in)
+	delete(l.mains, in.pid) // from now on a member like the others: reaped as an orphan
+	in.pid, in.pidfd = pid, pidfd
+	l.mains[pid] = in
+	in.tree.SetMain(pid, pidfd)
+	if err := l.poll.add(pidfd, unix.EPOLLIN, func() { l.foreignMainDied(in, pid) }); err != nil {
+		l.warn(in, "cannot watch the main process", err)
+	}
+	l.send(evMainPID{gen: in.n, pid: pid})
+}
+
+// foreignMainDied: a main process that we did not start ended. When it is our
+// child by now, its exit status is to be had; else nobody tells us.
+func (l *loop) foreignMainDied(in *instance, pid int) {
+	l.reap()
+	if in.exited || in.pid != pid {
+		return
+	}
+	if _, err := proc.Reap(pid); errors.Is(err, unix.ECHILD) {
+		delete(l.mains, pid)
+		l.exit(in, Exit{Unknown: true})
+		l.decide()
+		in.tree.MainReaped()
+		l.dropPidfd(in)
+		l.checkEmpty(in)
+	}
+}
