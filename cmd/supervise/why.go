@@ -97,18 +97,6 @@ type why struct {
 	out, err io.Writer
 }
 
-// question is one address, and how we came to it.
-type question struct {
-	ask  portdiag.Ask
-	from string // of a guess: where it was read
-}
-
-// answer is what --json prints for each address.
-type answer struct {
-	portdiag.Report
-	Guessed string `json:"guessed_from,omitempty"`
-}
-
 func (w *why) run(args []string, dash int) int {
 	if w.flags.yes && !w.flags.free {
 		return w.usage("--yes has a meaning only with --free")
@@ -127,8 +115,7 @@ func (w *why) run(args []string, dash int) int {
 	if len(args) == 0 {
 		return w.usage("there is no ADDRESS; write for example: supervise why 5000, or supervise why -- COMMAND")
 	}
-	var qs []question
-	var err error
+	var asks []portdiag.Ask
 	// An error message that was not quoted comes as words.
 	if len(args) > 1 {
 		if s, ok := portdiag.Recognise(strings.Join(args, " ")); ok && s.Address != "" {
@@ -136,13 +123,13 @@ func (w *why) run(args []string, dash int) int {
 		}
 	}
 	for _, a := range args {
-		var more []question
-		if more, err = w.questions(a); err != nil {
+		more, err := w.questions(a)
+		if err != nil {
 			return w.usage(err.Error())
 		}
-		qs = append(qs, more...)
+		asks = append(asks, more...)
 	}
-	return w.answer(qs)
+	return w.answer(asks)
 }
 
 func (w *why) usage(text string) int {
@@ -151,7 +138,7 @@ func (w *why) usage(text string) int {
 }
 
 // questions reads one argument.
-func (w *why) questions(arg string) ([]question, error) {
+func (w *why) questions(arg string) ([]portdiag.Ask, error) {
 	targets, symptom, err := portdiag.ParseTargets(arg)
 	if err != nil {
 		return nil, err
@@ -163,22 +150,22 @@ func (w *why) questions(arg string) ([]question, error) {
 		}
 		return nil, fmt.Errorf("the message of %s names no address; write the port, or run it: supervise why -- COMMAND", name)
 	}
-	var qs []question
+	var asks []portdiag.Ask
 	for _, t := range targets {
-		qs = append(qs, question{ask: portdiag.Ask{Target: t, Symptom: symptom}})
+		asks = append(asks, portdiag.Ask{Target: t, Symptom: symptom})
 	}
-	return qs, nil
+	return asks, nil
 }
 
 // answer explains each address and does what the flags ask for.
-func (w *why) answer(qs []question) int {
+func (w *why) answer(asks []portdiag.Ask) int {
 	status := whyFree
-	var all []answer
-	for i, q := range qs {
+	var all []portdiag.Report
+	for i, ask := range asks {
 		if w.flags.wait > 0 && !w.flags.free {
-			w.waitFor(q.ask.Target, w.flags.wait)
+			w.waitFor(ask.Target, w.flags.wait)
 		}
-		r, err := portdiag.Explain(q.ask)
+		r, err := portdiag.Explain(ask)
 		if err != nil {
 			fmt.Fprintf(w.err, "supervise why: %v\n", err)
 			return whyFault
@@ -187,8 +174,8 @@ func (w *why) answer(qs []question) int {
 			if i > 0 {
 				fmt.Fprintln(w.out)
 			}
-			if q.from != "" {
-				fmt.Fprintf(w.out, "The message names no address; %s says %s.\n", q.from, q.ask.Target.Text)
+			if ask.Guessed != "" {
+				fmt.Fprintf(w.out, "The message names no address; %s says %s.\n", ask.Guessed, ask.Target.Text)
 			}
 			io.WriteString(w.out, r.Text(style(w.out)))
 		}
@@ -202,7 +189,7 @@ func (w *why) answer(qs []question) int {
 				status = whyTaken
 			}
 		}
-		all = append(all, answer{r, q.from})
+		all = append(all, r)
 	}
 	if w.flags.json {
 		e := json.NewEncoder(w.out)
@@ -326,30 +313,14 @@ func (w *why) symptom(s portdiag.Symptom, argv []string) int {
 	if !w.flags.json {
 		fmt.Fprintln(w.out)
 	}
-	var qs []question
-	if s.Address != "" {
-		targets, _, err := portdiag.ParseTargets(s.Address)
-		if err != nil {
-			return w.usage(err.Error())
-		}
-		for _, t := range targets {
-			qs = append(qs, question{ask: portdiag.Ask{Target: t, Symptom: &s, Command: argv}})
-		}
-		return w.answer(qs)
-	}
-	for _, g := range portdiag.Guesses(argv, os.Environ()) {
-		targets, _, err := portdiag.ParseTargets(g.Address)
-		if err != nil {
-			continue
-		}
-		for _, t := range targets {
-			qs = append(qs, question{ask: portdiag.Ask{Target: t, Symptom: &s, Command: argv}, from: g.From})
-		}
-	}
-	if len(qs) == 0 {
+	asks, err := portdiag.Asks(s, argv, os.Environ())
+	switch {
+	case err != nil:
+		return w.usage(err.Error())
+	case len(asks) == 0:
 		return w.usage("the message names no address, and neither do the arguments: " + s.Line)
 	}
-	return w.answer(qs)
+	return w.answer(asks)
 }
 
 // style is how a report is written to out: in colour and in the terminal's

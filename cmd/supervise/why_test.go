@@ -93,7 +93,7 @@ func TestWhyHeld(t *testing.T) {
 		}
 	}
 	status, out, _ := runWhy(t, "", at, "--json")
-	var rs []answer
+	var rs []portdiag.Report
 	if err := json.Unmarshal([]byte(out), &rs); err != nil || len(rs) != 1 {
 		t.Fatalf("%v: %s", err, out)
 	}

@@ -84,6 +84,16 @@ func explain(t *testing.T, target Target) Report {
 	return r
 }
 
+// explainMessage explains a text in this process.
+func explainMessage(t *testing.T, text string) Report {
+	t.Helper()
+	r, err := explainText(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 func tcp(a netip.AddrPort) Target { return Target{Network: "tcp", Addr: a} }
 
 func unixPath(p string) Target { return Target{Network: "unix", Path: p} }
@@ -367,6 +377,19 @@ func scenarios() []scenario {
 		}},
 		{DeniedByPolicy, Refused, nil, func(t *testing.T) Report {
 			return explainAs(t, freePort(t).String(), func(c *exec.Cmd) { c.Env = append(c.Env, landlockEnv+"=1") })
+		}},
+		{DeniedByPolicy, Refused, nil, func(t *testing.T) Report { // of the program, not of us
+			return explainMessage(t, "listen tcp "+freePort(t).String()+": bind: permission denied")
+		}},
+		{Unwritable, Refused, nil, func(t *testing.T) Report { // for the program's user, not for us
+			return explainMessage(t, "listen unix "+filepath.Join(t.TempDir(), "s")+": bind: permission denied")
+		}},
+		{Free, Available, nil, func(t *testing.T) Report {
+			r := explainMessage(t, "listen tcp "+freePort(t).String()+": bind: address already in use")
+			if !strings.Contains(r.Sentence, "when Go tried") {
+				t.Errorf("sentence %s", r.Sentence)
+			}
+			return r
 		}},
 		{AddressNotHere, Refused, nil, func(t *testing.T) Report {
 			return explainAs(t, "198.51.100.7:8080", inNamespaces(t, "-n", "ip link set lo up"))

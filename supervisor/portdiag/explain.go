@@ -21,7 +21,7 @@ import (
 func Explain(ask Ask) (Report, error) {
 	t := ask.Target
 	r := Report{
-		Asked: t.Text, Network: t.Network, Symptom: ask.Symptom,
+		Asked: t.Text, Network: t.Network, Symptom: ask.Symptom, Guessed: ask.Guessed,
 		At: time.Now(), target: t,
 	}
 	if r.Asked == "" {
@@ -37,6 +37,7 @@ func Explain(ask Ask) (Report, error) {
 	if err != nil {
 		return r, fmt.Errorf("cannot explain %v: %w", t, err)
 	}
+	r.believe()
 	if len(r.Holders) > 0 {
 		all := readTable()
 		r.parties(all)
@@ -50,6 +51,27 @@ func Explain(ask Ask) (Report, error) {
 	r.conclude()
 	r.remedies(ask)
 	return r, nil
+}
+
+// believe takes the program's word where a bind of ours would succeed: it was
+// refused as another user, under another policy or in another namespace.
+func (r *Report) believe() {
+	if r.Symptom == nil || r.Verdict != Available {
+		return
+	}
+	refuse := func(c Cause) { r.Verdict, r.Cause, r.errno = Refused, c, r.Symptom.Errno }
+	switch e := r.Symptom.Errno; {
+	case e != unix.EACCES && e != unix.EPERM:
+	case r.target.unix():
+		if !strings.HasPrefix(r.target.Path, "@") {
+			refuse(Unwritable)
+		}
+	case r.target.Addr.Port() != 0 && r.target.Addr.Port() < unprivilegedStart():
+		refuse(PrivilegedPort)
+		r.Findings = slices.DeleteFunc(r.Findings, func(f Finding) bool { return f.Cause == PrivilegedPort })
+	default:
+		refuse(DeniedByPolicy)
+	}
 }
 
 // explainPort finds the holders of a port and the cause of the conflict.
@@ -298,13 +320,8 @@ func (r *Report) portNotes() {
 	} else if e := ephemeralPorts(); e.has(port) {
 		r.find(EphemeralPort, 0, fmt.Sprintf("the port is in the range from which outgoing connections take theirs (%d to %d): some day one of them will have it", e.low, e.high))
 	}
-	if start := unprivilegedStart(); port < start && r.Cause != PrivilegedPort {
-		text := fmt.Sprintf("ports below %d need a privilege, which this process has", start)
-		if r.Symptom != nil && (r.Symptom.Errno == unix.EACCES || r.Symptom.Errno == unix.EPERM) {
-			r.Cause, r.Verdict, r.errno = PrivilegedPort, Refused, r.Symptom.Errno
-			return
-		}
-		r.find(PrivilegedPort, 0, text)
+	if start := unprivilegedStart(); port < start {
+		r.find(PrivilegedPort, 0, fmt.Sprintf("ports below %d need a privilege, which this process has", start))
 	}
 }
 
@@ -468,7 +485,10 @@ func (r *Report) conclude() {
 			r.Sentence += "; besides, it is in use: " + what
 		}
 	case DeniedByPolicy:
-		r.Sentence = fmt.Sprintf("a security policy refuses the bind to %s with %s (Landlock, SELinux, AppArmor, a BPF program of the cgroup or seccomp); the address itself is allowed for this user", at, unix.ErrnoName(r.errno))
+		r.Sentence = fmt.Sprintf("a security policy refuses the bind to %s with %s (Landlock, SELinux, AppArmor, a BPF program of the cgroup or seccomp); the address itself needs no privilege", at, unix.ErrnoName(r.errno))
+		if len(r.Trials) > 0 && r.Trials[0].OK {
+			r.Sentence += ", and from here the bind succeeds"
+		}
 	case AddressNotHere:
 		r.Sentence = fmt.Sprintf("%v is no address of this machine", t.Addr.Addr())
 		if all := localAddresses(); len(all) > 0 {
@@ -505,8 +525,14 @@ func (r *Report) conclude() {
 	default:
 		r.concludePath(who)
 	}
-	if r.Verdict == Available && r.Symptom != nil && r.Symptom.Errno == unix.EADDRINUSE {
+	if r.Verdict != Available || r.Symptom == nil {
+		return
+	}
+	switch r.Symptom.Errno {
+	case unix.EADDRINUSE:
 		r.Sentence += "; whoever held it when " + programName(r.Symptom.Program) + " tried has let it go"
+	case unix.EADDRNOTAVAIL:
+		r.Sentence += "; when " + programName(r.Symptom.Program) + " tried, the address was not there yet, or it ran in another network namespace"
 	}
 }
 

@@ -214,6 +214,10 @@ func (r *Report) concludePath(who string) {
 	case NotADirectory:
 		r.Sentence = "a part of " + dir + " is no directory"
 	case Unwritable:
+		if r.Symptom != nil && unix.Access(filepath.Dir(t.abs()), unix.W_OK) == nil {
+			r.Sentence = fmt.Sprintf("the user of %s may not write in %s%s; user %s may", programName(r.Symptom.Program), dir, describeOwner(filepath.Dir(t.abs())), userName(uint32(os.Geteuid())))
+			break
+		}
 		r.Sentence = fmt.Sprintf("the user %s may not write in %s%s", userName(uint32(os.Geteuid())), dir, describeOwner(filepath.Dir(t.abs())))
 	case ReadOnly:
 		r.Sentence = "the directory " + dir + " is on a read-only file system"

@@ -165,9 +165,3 @@ func unescape(s string) string {
 	}
 	return b.String()
 }
-
-// systemdRuns says that the machine was booted with systemd (sd_booted(3)).
-func systemdRuns() bool {
-	fi, err := os.Stat("/run/systemd/system")
-	return err == nil && fi.IsDir()
-}

@@ -11,6 +11,7 @@ type Ask struct {
 	Target  Target
 	Symptom *Symptom // what a program said of it, if that is known
 	Command []string // the program that wants the address, if that is known
+	Guessed string   // where Target was read, if the program did not say it
 }
 
 // Verdict is the answer in one word.
@@ -35,10 +36,11 @@ type Report struct {
 	Errno    string    `json:"errno,omitempty"` // what bind(2) says
 	Sentence string    `json:"sentence"`        // why the bind fails, or that it does not
 	Symptom  *Symptom  `json:"symptom,omitempty"`
-	Findings []Finding `json:"findings,omitempty"` // what else is worth knowing
-	Holders  []Holder  `json:"holders,omitempty"`  // what is in the way
-	Others   []Holder  `json:"others,omitempty"`   // what has the same port and is not in the way
-	Parties  []Party   `json:"parties,omitempty"`  // the processes of Holders, each once
+	Guessed  string    `json:"guessed_from,omitempty"` // where the address was read, if the symptom names none
+	Findings []Finding `json:"findings,omitempty"`     // what else is worth knowing
+	Holders  []Holder  `json:"holders,omitempty"`      // what is in the way
+	Others   []Holder  `json:"others,omitempty"`       // what has the same port and is not in the way
+	Parties  []Party   `json:"parties,omitempty"`      // the processes of Holders, each once
 	Trials   []Trial   `json:"trials,omitempty"`
 	Remedies []Remedy  `json:"remedies,omitempty"` // safest first
 	Unseen   []string  `json:"unseen,omitempty"`   // what could not be seen, and why

@@ -53,6 +53,11 @@ func ParseTargets(text string) ([]Target, *Symptom, error) {
 	return targets, &s, err
 }
 
+// TargetOf is the address of a configured socket.
+func TargetOf(s config.Socket) Target {
+	return Target{Text: s.Source, Network: s.Network, Addr: s.Addr, V6Only: s.V6Only, Path: s.Path}
+}
+
 func parseTargetList(text string) ([]Target, error) {
 	if t, ok := unixTarget(text); ok {
 		return []Target{t}, nil // a path may have a ';' in it

@@ -220,6 +220,30 @@ func Guesses(argv, environ []string) []Guess {
 	return all
 }
 
+// Asks turns what a program said of a failed bind into questions: about the
+// address that its message names, or else about those that its command line
+// and environment lead to guess. None: there is nothing to go by.
+func Asks(s Symptom, argv, environ []string) ([]Ask, error) {
+	var asks []Ask
+	if s.Address != "" {
+		ts, err := parseTargetList(s.Address)
+		for _, t := range ts {
+			asks = append(asks, Ask{Target: t, Symptom: &s, Command: argv})
+		}
+		return asks, err
+	}
+	for _, g := range Guesses(argv, environ) {
+		ts, err := parseTargetList(g.Address)
+		if err != nil {
+			continue
+		}
+		for _, t := range ts {
+			asks = append(asks, Ask{Target: t, Symptom: &s, Command: argv, Guessed: g.From})
+		}
+	}
+	return asks, nil
+}
+
 func digits(s string) bool {
 	return s != "" && len(s) <= 5 && strings.Trim(s, "0123456789") == ""
 }
