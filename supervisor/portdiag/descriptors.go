@@ -94,26 +94,24 @@ func findDescriptors(want map[uint64]bool) (descriptors, error) {
 func (d descriptors) lookInto(pid int, want map[uint64]bool) {
 	dir := "/proc/" + strconv.Itoa(pid)
 	seen, denied := d.look(pid, dir+"/fd", want)
+	// A zombie shows no descriptor, and belongs to root. If only its main
+	// thread has ended, the table is still there and is seen through the others.
+	if seen == 0 && zombieLeader(dir) {
+		threads, err := os.ReadDir(dir + "/task")
+		if err != nil {
+			return
+		}
+		for _, t := range threads {
+			if t.Name() != strconv.Itoa(pid) {
+				_, denied = d.look(pid, dir+"/task/"+t.Name()+"/fd", want)
+				break
+			}
+		}
+	}
 	if denied {
 		var st unix.Stat_t
 		if unix.Stat(dir, &st) == nil {
 			d.hidden[st.Uid]++
-		}
-		return
-	}
-	// A zombie shows no descriptor. If only its main thread has ended, the
-	// table is still there and is seen through the other threads.
-	if seen > 0 || !zombieLeader(dir) {
-		return
-	}
-	threads, err := os.ReadDir(dir + "/task")
-	if err != nil {
-		return
-	}
-	for _, t := range threads {
-		if t.Name() != strconv.Itoa(pid) {
-			d.look(pid, dir+"/task/"+t.Name()+"/fd", want)
-			return
 		}
 	}
 }
