@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+
 	"github.com/supervise/supervise/supervisor/portdiag"
 )
 
@@ -189,5 +191,32 @@ func TestWhyUsage(t *testing.T) {
 	var out, errs bytes.Buffer
 	if status := whyMain([]string{"--nosuchflag"}, &out, &errs); status != whyUsage || errs.Len() == 0 {
 		t.Errorf("status %d, %s", status, &errs)
+	}
+}
+
+// TestWhyAsVerb: below a root command, the words after -- are the command's.
+func TestWhyAsVerb(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"why", "--", "sh", "-c", "exit 0", "--json"}, whyFree},
+		{[]string{"why", "--json", "--", "true"}, whyFree},
+		{[]string{"why", filepath.Join(t.TempDir(), "s")}, whyFree},
+		{[]string{"why"}, whyUsage},
+	} {
+		status := -1
+		var out, errs bytes.Buffer
+		root := &cobra.Command{Use: "supervise", Args: cobra.ArbitraryArgs, RunE: func(*cobra.Command, []string) error {
+			t.Error("ran the root")
+			return nil
+		}}
+		root.AddCommand(newWhyCommand(&status))
+		root.SetOut(&out)
+		root.SetErr(&errs)
+		root.SetArgs(c.args)
+		if err := root.Execute(); err != nil || status != c.want {
+			t.Errorf("%q: status %d, %v\n%s%s", c.args, status, err, &out, &errs)
+		}
 	}
 }

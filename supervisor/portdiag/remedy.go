@@ -174,7 +174,7 @@ func (r *Report) ofHolder() {
 	if r.Verdict == Available || r.Verdict == Refused {
 		return
 	}
-	if r.Has(HiddenOwner) {
+	if r.Has(HiddenOwner) && os.Geteuid() != 0 {
 		r.advise("see the owner", "sudo supervise why "+quote(r.addressArg()))
 	}
 	if r.Has(Supervised) || r.Has(SystemdUnit) || r.Has(SystemdSocket) || r.Has(InContainer) || len(r.Parties) == 0 {
