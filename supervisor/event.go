@@ -79,10 +79,12 @@ type (
 	// evMainPID: another process of the tree is the main process now.
 	evMainPID struct{ gen, pid int }
 
-	// evExited: the main process died; others of its tree may live.
+	// evExited: the main process died; others of its tree may live. terminal
+	// is the signal of the terminal that made it (SIGINT, SIGQUIT, SIGHUP), 0 if none.
 	evExited struct {
-		gen  int
-		exit Exit
+		gen      int
+		exit     Exit
+		terminal int
 	}
 
 	// evEmpty: no process of the generation is left.

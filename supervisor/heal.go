@@ -11,7 +11,7 @@ import (
 // watchSet watches what children may do to listeners behind our back: a unix
 // path that is unlinked or replaced, a description that is shut down.
 func (l *loop) watchSet() error {
-	if fd := l.set.WatchFD(); fd >= 0 {
+	if fd := l.set.WatchFD(); fd >= 0 && !l.poll.watches(fd) {
 		if err := l.poll.add(fd, unix.EPOLLIN, l.healPaths); err != nil {
 			return &StartError{Status: ExitSoftware, Err: err}
 		}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/supervise/supervise/handoff/intercept"
 	"github.com/supervise/supervise/handoff/shim"
 	"github.com/supervise/supervise/handoff/wire"
 	"github.com/supervise/supervise/supervisor/config"
@@ -38,9 +39,17 @@ type instance struct {
 	exited bool
 	empty  bool
 
-	access string       // NotifyAccess= in force
-	said   bool         // READY=1 came
-	served map[int]bool // indices of the sockets it was seen to serve
+	binds     *intercept.Server     // answers its bind(2); nil without interception
+	claimed   map[*listen.Lane]bool // lanes that answered a bind of it
+	listening map[*listen.Lane]bool // and on which it then called listen(2)
+	isDotnet  *bool                 // nil: not looked at yet
+
+	access string // NotifyAccess= in force
+	said   bool   // READY=1 came
+
+	key     int       // SIGINT or SIGQUIT that the terminal sent it, or 0
+	keyAt   time.Time // when
+	stopped bool      // by job control
 
 	path string // of the file that was executed
 
@@ -83,7 +92,7 @@ func (l *loop) start(in *instance) error {
 		return err
 	}
 	in.path = spec.Path
-	if in.child, err = shim.Start(spec); err != nil {
+	if err = l.startChild(in, spec); err != nil {
 		// A kernel or container that lets us make a cgroup and not be born into it.
 		var e *shim.Error
 		if !errors.As(err, &e) || e.Stage != shim.StageCgroup {
@@ -91,7 +100,7 @@ func (l *loop) start(in *instance) error {
 		}
 		in.tree.DropCgroup(err)
 		spec.CgroupFD = -1
-		if in.child, err = shim.Start(spec); err != nil {
+		if err = l.startChild(in, spec); err != nil {
 			return err
 		}
 	}
@@ -104,6 +113,9 @@ func (l *loop) start(in *instance) error {
 	}
 	if prev := l.instances[in.n-1]; prev != nil && prev.tree != nil {
 		prev.tree.SetSuccessor(in.tree)
+	}
+	if spec.Foreground >= 0 {
+		l.tty.gave = in.pid // the child takes it on its way to exec
 	}
 	in.output.Started()
 	l.mains[in.pid] = in
@@ -215,7 +227,7 @@ func (l *loop) spec(in *instance) (*shim.Spec, error) {
 
 // plan lends the lanes by the protocols that were asked for.
 func (l *loop) plan(in *instance) (wire.Plan, error) {
-	if len(in.lanes) == 0 {
+	if len(in.lanes) == 0 || !l.offers("systemd") && !l.offers("fd") {
 		return wire.Plan{}, nil
 	}
 	listeners := make([]wire.Listener, len(in.lanes))
@@ -319,6 +331,7 @@ func (l *loop) placeholders(in *instance) func(kind, name string) (string, bool)
 // release gives back what the instance owned: nobody of it lives.
 func (l *loop) release(in *instance) {
 	delete(l.instances, in.n)
+	l.closeBinds(in)
 	l.cancelGate(in)
 	if in.watching != nil {
 		in.watching()
@@ -344,6 +357,7 @@ func (l *loop) release(in *instance) {
 	if in.output != nil {
 		l.closeOutput(in)
 	}
+	l.releaseUnclaimed()
 }
 
 // closeTree removes the cgroup. The kernel may need a moment after the last

@@ -33,9 +33,12 @@ type loop struct {
 	tty    *terminal
 	runDir string // for notify sockets, "" when there is none
 
-	servedSockets map[int]bool // indices of the sockets that the last ready generation was seen to serve
-	speaks        bool         // a generation said READY=1
-	way           string       // how processes are found, as logged
+	served   map[*listen.Socket]bool // sockets that the last ready generation was seen to serve; nil: none was ready yet
+	numbered []*listen.Socket        // each socket by its number, for settlers
+	noFilter error                   // why bind(2) is not intercepted
+	unheld   map[string]bool         // reasons for which a listener could not be kept, as logged
+	speaks   bool                    // a generation said READY=1
+	way      string                  // how processes are found, as logged
 
 	environ    []string
 	userEnv    []string         // HOME and its like of User=

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,9 +30,13 @@ func (l *loop) becameReady(in *instance, how string, evidence bool) {
 	if in.watching != nil {
 		in.watching()
 	}
-	if in.served != nil {
-		l.servedSockets = in.served
+	for lane := range in.listening { // what it bound by itself: the next one must, too
+		if l.served == nil {
+			l.served = map[*listen.Socket]bool{}
+		}
+		l.served[lane.Socket()] = true
 	}
+	l.after(releaseAfter, l.releaseUnclaimed)
 	l.send(evReady{gen: in.n, how: how, evidence: evidence})
 	l.after(spareAfter, l.prepareSpare)
 }
@@ -73,10 +78,12 @@ func (l *loop) lookAfter(ctx context.Context, d time.Duration, f func()) {
 }
 
 // watchListening looks at the processes until they are seen to wait for
-// connections on the lanes they were lent, and that has settled. The lanes are
-// the candidate's own, so nobody else can be seen on them.
+// connections on their lanes, and that has settled. The lanes are the
+// candidate's own, so nobody else can be seen on them. Sockets are numbered for
+// the settler, since what the previous generation served may be a lane that this
+// one has not bound yet.
 func (l *loop) watchListening(ctx context.Context, in *instance, kind config.ReadyKind) {
-	if len(in.lanes) == 0 {
+	if len(in.lanes) == 0 && !l.intercepts() {
 		if kind == config.ReadyListening {
 			l.watchOwnListeners(ctx, in)
 			return
@@ -89,27 +96,21 @@ func (l *loop) watchListening(ctx context.Context, in *instance, kind config.Rea
 		l.lookAfter(ctx, aliveFor, func() { l.becameReady(in, "alive for "+aliveFor.String(), false) })
 		return
 	}
-	socketOf := map[uint64]int{} // inode of the lane: index of its socket
-	var inodes, wants []uint64
-	for i, lane := range in.lanes {
-		socketOf[lane.Inode()] = i
-		inodes = append(inodes, lane.Inode())
-		if l.servedSockets[i] {
-			wants = append(wants, lane.Inode())
-		}
+	settler := &settler{strict: ready.Settler{Settle: l.cfg.Settle}, lax: ready.Settler{Settle: fewerAfter}}
+	for one := range l.served {
+		settler.strict.Wants = append(settler.strict.Wants, l.numberOf(one))
 	}
-	settler := &ready.Settler{Settle: l.cfg.Settle, Wants: wants}
-	see := func(pids []int) ([]uint64, error) {
-		sight, err := ready.Seen(pids, inodes)
-		return sight.Inodes(), err
+	if kind == config.ReadyAuto && len(l.served) == 0 && len(in.lanes) == 0 {
+		l.watchIdle(ctx, in, time.Now())
 	}
 	settled := func(seen []uint64) {
-		in.served = map[int]bool{}
-		for _, inode := range seen {
-			in.served[socketOf[inode]] = true
+		l.served = map[*listen.Socket]bool{}
+		for _, n := range seen {
+			l.served[l.numbered[n-1]] = true
 		}
 	}
-	if kind != config.ReadyAuto || l.servedSockets != nil {
+	see := func() func(pids []int) ([]uint64, error) { return l.seeLanes(in) }
+	if kind != config.ReadyAuto || l.served != nil {
 		l.look(ctx, in, see, settler, settled)
 		return
 	}
@@ -122,17 +123,87 @@ func (l *loop) watchListening(ctx context.Context, in *instance, kind config.Rea
 				return
 			}
 			if speaks {
-				settler.Settle = max(settler.Settle, noReadyIn)
+				settler.strict.Settle = max(settler.strict.Settle, noReadyIn)
 			}
 			l.look(ctx, in, see, settler, settled)
 		})
 	})
 }
 
+// settler is ready when all is listened on that the previous generation
+// served; or, since a new version may serve less, when what it listens on has
+// not changed for fewerAfter.
+type settler struct{ strict, lax ready.Settler }
+
+// fewerAfter is how long a generation must listen on the same sockets to be
+// ready although some are missing.
+const fewerAfter = 2 * time.Second
+
+func (s *settler) Look(now time.Time, seen []uint64) (settled bool, next time.Time) {
+	settled, next = s.strict.Look(now, seen)
+	lax, laxNext := s.lax.Look(now, seen)
+	if laxNext.Before(next) {
+		next = laxNext
+	}
+	return settled || lax, next
+}
+
+// numberOf gives each socket a number of its own, from 1.
+func (l *loop) numberOf(one *listen.Socket) uint64 {
+	i := slices.Index(l.numbered, one)
+	if i < 0 {
+		i = len(l.numbered)
+		l.numbered = append(l.numbered, one)
+	}
+	return uint64(i + 1)
+}
+
+// seeLanes prepares a look, for another goroutine, at which sockets the
+// processes of an instance wait on.
+func (l *loop) seeLanes(in *instance) func(pids []int) ([]uint64, error) {
+	number := map[uint64]uint64{} // of the socket, by the inode of the lane
+	var inodes []uint64
+	for _, lane := range in.lanes {
+		number[lane.Inode()] = l.numberOf(lane.Socket())
+		inodes = append(inodes, lane.Inode())
+	}
+	return func(pids []int) ([]uint64, error) {
+		sight, err := ready.Seen(pids, inodes)
+		var seen []uint64
+		for _, inode := range sight.Inodes() {
+			if n := number[inode]; !slices.Contains(seen, n) {
+				seen = append(seen, n)
+			}
+		}
+		return seen, err
+	}
+}
+
+// watchIdle takes a command as ready that binds nothing and has nothing to do:
+// the first generation of something that is perhaps no server. A server that is
+// slow to start uses the processor meanwhile.
+func (l *loop) watchIdle(ctx context.Context, in *instance, since time.Time) {
+	pids, _ := in.tree.Pids()
+	used := proc.CPUTime(pids)
+	l.lookAfter(ctx, aliveFor/2, func() {
+		pids, _ := in.tree.Pids()
+		if len(in.listening) > 0 {
+			return // it is a server: seen listening decides
+		}
+		if time.Since(since) >= aliveFor && proc.CPUTime(pids) == used {
+			if l.s.current == nil || len(l.served) == 0 {
+				l.becameReady(in, "alive and idle", false)
+				return
+			}
+		}
+		l.watchIdle(ctx, in, since)
+	})
+}
+
 // watchOwnListeners waits for listeners that the command bound by itself.
 func (l *loop) watchOwnListeners(ctx context.Context, in *instance) {
-	settler := &ready.Settler{Settle: l.cfg.Settle}
-	l.look(ctx, in, func(pids []int) ([]uint64, error) {
+	settler := &settler{strict: ready.Settler{Settle: l.cfg.Settle}, lax: ready.Settler{Settle: fewerAfter}}
+	see := func(pids []int) ([]uint64, error) {
 		own, err := ready.Listening(pids)
 		var inodes []uint64
 		for _, o := range own {
@@ -141,16 +212,18 @@ func (l *loop) watchOwnListeners(ctx context.Context, in *instance) {
 			}
 		}
 		return inodes, err
-	}, settler, func([]uint64) {})
+	}
+	l.look(ctx, in, func() func(pids []int) ([]uint64, error) { return see }, settler, func([]uint64) {})
 }
 
 // look takes one look in the background and feeds the settler; it repeats
-// itself until settled.
-func (l *loop) look(ctx context.Context, in *instance, see func(pids []int) ([]uint64, error), settler *ready.Settler, settled func([]uint64)) {
+// itself until settled. prepare is called here, what it returns elsewhere.
+func (l *loop) look(ctx context.Context, in *instance, prepare func() func(pids []int) ([]uint64, error), settler *settler, settled func([]uint64)) {
 	pids, err := in.tree.Pids()
 	if err != nil {
 		l.warn(in, "cannot see the processes of the generation", err)
 	}
+	see := prepare()
 	l.children.Go(func() {
 		seen, err := see(pids)
 		l.poll.post(func() {
@@ -162,7 +235,7 @@ func (l *loop) look(ctx context.Context, in *instance, see func(pids []int) ([]u
 			}
 			ok, next := settler.Look(time.Now(), seen)
 			if !ok {
-				l.lookAfter(ctx, time.Until(next), func() { l.look(ctx, in, see, settler, settled) })
+				l.lookAfter(ctx, time.Until(next), func() { l.look(ctx, in, prepare, settler, settled) })
 				return
 			}
 			settled(seen)

@@ -5,8 +5,6 @@ import (
 	"os/signal"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/supervise/supervise/supervisor/config"
 )
 
@@ -54,7 +52,7 @@ func (l *loop) signalled(sig syscall.Signal) {
 	case syscall.SIGQUIT:
 		l.send(evStop{cause: name, signal: int(syscall.SIGQUIT)})
 	case syscall.SIGHUP:
-		if l.tty != nil && hungUp(l.tty.fd) {
+		if l.tty != nil && l.tty.hungUp() {
 			l.send(evStop{cause: "the terminal is gone"})
 			return
 		}
@@ -68,12 +66,4 @@ func (l *loop) signalled(sig syscall.Signal) {
 	case syscall.SIGUSR2:
 		l.log.Warn("upgrading the supervisor in place is not supported yet")
 	}
-}
-
-// hungUp reports whether a terminal was disconnected: then SIGHUP does not
-// come from somebody who wants a reload.
-func hungUp(fd int) bool {
-	fds := []unix.PollFd{{Fd: int32(fd)}}
-	n, err := unix.Poll(fds, 0)
-	return err == nil && n == 1 && fds[0].Revents&unix.POLLHUP != 0
 }

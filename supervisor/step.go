@@ -100,7 +100,7 @@ func (s *service) step(now time.Time, ev event) []action {
 		}
 	case evExited:
 		if g := s.gen(ev.gen); g != nil {
-			s.onExited(now, g, ev.exit)
+			s.onExited(now, g, ev.exit, ev.terminal)
 		}
 	case evEmpty:
 		if g := s.gen(ev.gen); g != nil {
@@ -412,7 +412,7 @@ func (s *service) end(now time.Time, g *generation, why cause) {
 	}
 	if mode == config.KillNone {
 		s.log(levelWarn, g, "left running, as KillMode=none asks")
-		s.onExited(now, g, Exit{Unknown: true})
+		s.onExited(now, g, Exit{Unknown: true}, 0)
 		return
 	}
 	s.do(actSignal{gen: g.n, signal: sig, mode: mode})
@@ -460,14 +460,17 @@ func (s *service) onExtend(now time.Time, g *generation, by time.Duration) {
 }
 
 // onExited: the main process is dead. What is left of its tree is told to go.
-func (s *service) onExited(now time.Time, g *generation, e Exit) {
+func (s *service) onExited(now time.Time, g *generation, e Exit, terminal int) {
 	if g.exited {
 		return
 	}
 	g.exited, g.exit = true, e
 	was := g.state
 	role := s.roleOf(g)
-	if role != roleOld {
+	if terminal != 0 && role != roleOld && s.state != stopping {
+		s.do(actReturnLanes{gen: g.n})
+		s.terminalStop(now, g, terminal)
+	} else if role != roleOld {
 		// Its lanes, with the clients in their queues, are for the next generation.
 		s.do(actReturnLanes{gen: g.n})
 		s.ended(now, g) // first: the next generation is started before anything is cleaned up
@@ -486,6 +489,27 @@ func (s *service) onExited(now time.Time, g *generation, e Exit) {
 		}
 	}
 	s.onBackoffDue(now)
+}
+
+// terminalStop: the user ended the generation that has the terminal, by Ctrl-C,
+// Ctrl-\ or by closing it, which ended it as it would have without us. That is a
+// stop, whatever Restart= says. After a key the exit status is that of a shell,
+// unless the command found one of its own.
+func (s *service) terminalStop(now time.Time, g *generation, sig int) {
+	words := map[int]string{int(syscall.SIGINT): "Ctrl-C at the terminal", int(syscall.SIGQUIT): "Ctrl-\\ at the terminal"}[sig]
+	if words == "" {
+		words = "the terminal is gone"
+	}
+	if s.rollout != nil {
+		s.rolloutsFail++
+		s.rollout = nil
+	}
+	s.onStop(now, evStop{cause: words}) // it tells the left-overs of this one, too
+	s.noteStop(g)
+	if s.status == 0 && sig != int(syscall.SIGHUP) {
+		s.status = 128 + sig
+	}
+	s.current, s.candidate = nil, nil
 }
 
 // onBackoffDue starts again when the time for it has come and nothing that
@@ -723,6 +747,10 @@ func (s *service) onStop(now time.Time, ev evStop) {
 			s.stop = &ev // it was ending by itself
 		}
 	case starting, up, replacing, backoff:
+		if s.state == starting {
+			// Nobody else runs: how it ends is how the service ends.
+			s.current, s.candidate = s.candidate, nil
+		}
 		s.stop = &ev
 		s.status = 0
 		s.setState(now, stopping)
@@ -797,11 +825,12 @@ func (s *service) gone(now time.Time, g *generation) {
 }
 
 // noteStop takes the exit of the current generation, which was asked to stop,
-// as the supervisor's own: 0 when it was clean.
+// as the supervisor's own: 0 when it was clean, or is not known and nothing
+// had to be killed.
 func (s *service) noteStop(g *generation) {
 	e := g.exit
 	s.lastExit, s.lastCause = &e, g.cause
-	if !g.timedOut && clean(s.cfg, g.exit) {
+	if !g.timedOut && (g.exit.Unknown || clean(s.cfg, g.exit)) {
 		s.status = 0
 	} else {
 		s.status = g.exit.shellStatus()

@@ -403,6 +403,23 @@ func TestSecondStopKills(t *testing.T) {
 	w.must(w.ended && w.status == 128+9, "status %d", w.status)
 }
 
+// How the only generation ends after a stop is the status, also when it was
+// not ready yet; it is 0 when nobody can tell.
+func TestStatusOfStop(t *testing.T) {
+	for _, ready := range []bool{false, true} {
+		for e, want := range map[Exit]int{{Code: 9}: 9, {}: 0, {Signal: 15}: 0, {Signal: 11}: 139, {Unknown: true}: 0} {
+			w := newWorld(t, testConfig())
+			w.send(evStart{})
+			if ready {
+				w.ready(1)
+			}
+			w.send(evStop{cause: "SIGTERM"})
+			w.die(1, e)
+			w.must(w.ended && w.status == want, "ready %t, %v: ended %t with %d, want %d", ready, e, w.ended, w.status, want)
+		}
+	}
+}
+
 func TestCrashPolicy(t *testing.T) {
 	w := newWorld(t, testConfig())
 	w.send(evStart{})

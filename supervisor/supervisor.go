@@ -60,6 +60,7 @@ func Run(o Options) (int, error) {
 	}
 	defer l.close()
 	<-caught
+	l.tty.ignoreTTOU()
 	l.watchSignals(signals)
 	// A child is born of the thread that starts it, and some of its ties are to
 	// that thread (PR_SET_PDEATHSIG): the loop keeps to one.
@@ -119,9 +120,9 @@ func newLoop(o Options) (*loop, error) {
 func checkSupported(cfg *config.Service) error {
 	for _, name := range cfg.Handoff {
 		switch name {
-		case "auto", "systemd", "fd", "none":
+		case "auto", "systemd", "fd", "intercept", "none":
 		default:
-			return fmt.Errorf("handoff %s is not supported yet: write auto, systemd, fd or none", name)
+			return fmt.Errorf("handoff %s is not supported yet: write auto, systemd, fd, intercept or none", name)
 		}
 	}
 	if cfg.Output == "journal" {
@@ -146,6 +147,7 @@ func (l *loop) close() {
 	l.dropSpare()
 	l.closeListeners()
 	if l.tty != nil {
+		l.unwatchKeys()
 		l.tty.takeBack()
 	}
 	l.children.Wait()

@@ -1,52 +1,65 @@
 package supervisor
 
 import (
+	"os/signal"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/supervise/supervise/handoff/shim"
+	"github.com/supervise/supervise/supervisor/config"
 	"github.com/supervise/supervise/supervisor/proc"
 )
 
-// terminal is the one that stdin is, while we are its foreground job. The
-// process group of the current generation has it, so that its reads, Ctrl-C
-// and Ctrl-Z work as without us; we get it back when we stop or end.
+// terminal is the one that stdin is. While we are its foreground job, the
+// process group of the front generation has it, so that reads, Ctrl-C and
+// Ctrl-Z work as without us. We get it back when that generation ends, when it
+// stops, and when we end.
+//
+// What the keys do reaches the generation's group and not us:
+//
+//   - Ctrl-C and Ctrl-\ are for the command, which may handle them (a shell, a
+//     debugger). A watch in its group tells us; when the command then ends, however
+//     it does, that was the user's wish, and not a crash.
+//   - Ctrl-Z stops the command. We are told as its parent, and stop the rest of
+//     the shell's job, ourselves included, with the same signal.
+//   - The window's size reaches the command directly.
 type terminal struct {
 	fd   int
 	pgrp int // our own process group, that of the shell's job
 	gave int // the group we gave it to, 0 if none
+
+	watch    *shim.GroupWatch // in the group that has the terminal, or nil
+	watching *instance        // whose group that is
 }
 
-// openTerminal finds the terminal; nil when stdin is none or we are in its
-// background: then nobody's terminal is touched.
+// openTerminal finds the terminal; nil when stdin is not the one that controls
+// our session. In the background it is nobody's to give yet.
 func openTerminal() *terminal {
 	if !proc.IsTerminal(0) {
 		return nil
 	}
-	pgrp := unix.Getpgrp()
-	fg, err := proc.ForegroundGroup(0)
-	if err != nil {
+	if _, err := proc.ForegroundGroup(0); err != nil {
 		return nil
 	}
-	t := &terminal{fd: 0, pgrp: pgrp}
-	if fg != pgrp {
-		// A background job: it may become the foreground one later.
-		return t
-	}
-	return t
+	return &terminal{fd: 0, pgrp: unix.Getpgrp()}
 }
 
-// ours reports whether the terminal is ours to give: our group, or one we gave
-// it to, is in the foreground.
+// ours reports whether the terminal is ours to give: our group, or the one we
+// gave it to, is in the foreground.
 func (t *terminal) ours() bool {
 	fg, err := proc.ForegroundGroup(t.fd)
 	return err == nil && (fg == t.pgrp || t.gave != 0 && fg == t.gave)
 }
 
+// has reports whether a group is in the foreground.
+func (t *terminal) has(pgid int) bool {
+	fg, err := proc.ForegroundGroup(t.fd)
+	return err == nil && fg == pgid
+}
+
 func (t *terminal) give(pgid int) error {
-	if !t.ours() {
-		return nil
-	}
 	if err := proc.Foreground(t.fd, pgid); err != nil {
 		return err
 	}
@@ -56,45 +69,178 @@ func (t *terminal) give(pgid int) error {
 
 // takeBack makes our own group the foreground one again.
 func (t *terminal) takeBack() {
-	if t.gave != 0 && t.ours() {
+	if t.gave != 0 && t.has(t.gave) {
 		_ = proc.Foreground(t.fd, t.pgrp)
 	}
 	t.gave = 0
 }
 
-// foreground gives the terminal to a generation.
-func (l *loop) foreground(in *instance) {
-	if l.tty == nil || in.exited || in.pid == 0 {
-		return
-	}
-	if err := l.tty.give(in.pid); err != nil {
-		l.log.Debug("cannot give the terminal to the command", "generation", in.n, "error", err)
+// hungUp reports whether the terminal was disconnected: then SIGHUP does not
+// come from somebody who wants a reload.
+func (t *terminal) hungUp() bool {
+	fds := []unix.PollFd{{Fd: int32(t.fd)}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n == 1 && fds[0].Revents&unix.POLLHUP != 0
+}
+
+// ignoreTTOU lets us write our log and give the terminal while we are not in
+// the foreground, which is whenever the command is. With a handler, a write
+// under "stty tostop" would be signalled and repeated for ever.
+func (t *terminal) ignoreTTOU() {
+	if t != nil {
+		signal.Ignore(syscall.SIGTTOU)
 	}
 }
 
-// stopped passes on what job control did to the current generation: when the
-// terminal stopped it (Ctrl-Z, or it read in the background), we stop too, so
-// that the shell gets its prompt back.
+// foreground gives the terminal to a generation, and sees to it that we hear of
+// its Ctrl-C.
+func (l *loop) foreground(in *instance) {
+	if l.tty == nil || in.exited || in.pid == 0 || !l.tty.ours() {
+		return
+	}
+	if !l.tty.has(in.pid) {
+		if err := l.tty.give(in.pid); err != nil {
+			l.log.Debug("cannot give the terminal to the command", "generation", in.n, "error", err)
+			return
+		}
+	}
+	l.watchKeys(in)
+	if in.stopped { // it read before it had the terminal
+		in.stopped = false
+		_ = in.tree.Signal(unix.SIGCONT, config.KillControlGroup)
+	}
+}
+
+// watchKeys hears of Ctrl-C in the group of an instance that has the terminal.
+func (l *loop) watchKeys(in *instance) {
+	if l.tty.watching == in {
+		return
+	}
+	l.unwatchKeys()
+	w, err := shim.WatchGroup(in.pid)
+	if err == nil {
+		if err = l.poll.add(w.FD, unix.EPOLLIN, func() { l.readKeys(in) }); err != nil {
+			w.Close()
+		}
+	}
+	if err != nil {
+		l.log.Debug("Ctrl-C cannot be told from an end of its own accord when the command handles it", "generation", in.n, "error", err)
+		return
+	}
+	l.tty.watch, l.tty.watching = w, in
+}
+
+func (l *loop) unwatchKeys() {
+	if l.tty == nil || l.tty.watch == nil {
+		return
+	}
+	l.poll.remove(l.tty.watch.FD)
+	l.tty.watch.Close()
+	l.tty.watch, l.tty.watching = nil, nil
+}
+
+// readKeys: a key was pressed. A watch hears one, so there is a next one.
+func (l *loop) readKeys(in *instance) {
+	if l.tty.watching != in {
+		return
+	}
+	sig, over := l.tty.watch.Read()
+	if sig != 0 {
+		in.key, in.keyAt = int(sig), time.Now()
+	}
+	if !over {
+		return
+	}
+	l.unwatchKeys()
+	if sig != 0 && !in.exited && l.tty.has(in.pid) {
+		l.watchKeys(in)
+	}
+}
+
+// terminalEnd says which signal of the terminal made the main process of an
+// instance end: SIGINT or SIGQUIT from its keys, SIGHUP when it was hung up, 0
+// when the end has nothing to do with it. Afterwards the terminal is ours again.
+func (l *loop) terminalEnd(in *instance, e Exit) (sig int) {
+	if l.tty == nil {
+		return 0
+	}
+	if l.tty.watching == in {
+		l.readKeys(in)
+		defer l.unwatchKeys()
+	}
+	had := l.tty.has(in.pid)
+	if had {
+		defer l.tty.takeBack()
+	}
+	patience := l.cfg.TimeoutStop
+	if patience <= 0 {
+		patience = time.Minute
+	}
+	switch {
+	case in != l.front():
+		return 0
+	case l.tty.hungUp():
+		return int(syscall.SIGHUP)
+	case in.key != 0 && time.Since(in.keyAt) <= patience:
+		return in.key
+	case !had || e.Unknown:
+		return 0
+	}
+	for _, key := range []int{int(syscall.SIGINT), int(syscall.SIGQUIT)} {
+		if e.Signal == key || e.Signal == 0 && e.Code == 128+key {
+			return key
+		}
+	}
+	return 0
+}
+
+// stopped passes on what job control did to the front generation: when the
+// terminal stopped it (Ctrl-Z, or it read in the background), our whole job
+// stops, so that the shell gets its prompt back.
 func (l *loop) stopped() {
 	if l.tty == nil {
 		return
 	}
 	for _, in := range l.instances {
-		if in.exited || in.pid == 0 || in != l.front() {
+		if in.exited || in.pid == 0 {
 			continue
 		}
 		st, ok, err := proc.TakeStopped(in.pid)
-		if err != nil || !ok || st.Signal == 0 {
+		if err != nil || !ok {
 			continue
 		}
 		switch st.Signal {
 		case unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
-			l.tty.takeBack()
-			// Ourselves and whoever shares our job (a pipeline), as the terminal
-			// would have stopped them. SIGSTOP: SIGTSTP is one that we pass on.
-			_ = syscall.Kill(syscall.Getpid(), syscall.SIGSTOP)
+			in.stopped = true
+			if in == l.front() {
+				l.stopJob(in, st.Signal)
+			}
+		case 0:
+			in.stopped = false
 		}
 	}
+}
+
+// stopJob stops us with the command, and continues it with us.
+func (l *loop) stopJob(in *instance, sig unix.Signal) {
+	had := l.tty.has(in.pid)
+	if sig != unix.SIGTSTP && l.tty.has(l.tty.pgrp) {
+		// The shell brought us to the foreground while it was on its way to
+		// read: nothing to stop for.
+		l.foreground(in)
+		return
+	}
+	l.tty.takeBack()
+	stopped, err := proc.StopOwnGroup(sig)
+	if err != nil {
+		l.warn(in, "cannot stop with the command", err)
+	}
+	if !stopped && had {
+		// Nobody could ever continue us: a session of our own, as in a
+		// container. Ctrl-Z does nothing there without us, either.
+		l.continued()
+	}
+	// Else the shell continued us already, and SIGCONT is on its way to say so.
 }
 
 // continued: the shell put us in the foreground or background again.
@@ -103,10 +249,9 @@ func (l *loop) continued() {
 	if in == nil || in.exited || in.pid == 0 {
 		return
 	}
-	if l.tty != nil {
-		l.foreground(in)
-	}
-	_ = in.tree.Signal(unix.SIGCONT, "control-group")
+	in.stopped = false
+	l.foreground(in)
+	_ = in.tree.Signal(unix.SIGCONT, config.KillControlGroup)
 }
 
 // front is the instance that a terminal belongs to.

@@ -122,7 +122,7 @@ func (l *loop) exit(in *instance, e Exit) {
 	if in.pidfd >= 0 {
 		l.poll.remove(in.pidfd) // it stays open: signals go through it until the pid is reaped
 	}
-	l.send(evExited{gen: in.n, exit: e})
+	l.send(evExited{gen: in.n, exit: e, terminal: l.terminalEnd(in, e)})
 }
 
 // orphansGone: members of dying trees may have been among what was reaped.

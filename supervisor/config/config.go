@@ -63,6 +63,7 @@ type Service struct {
 	GateBound time.Duration // GateBoundSec= of [X-Supervise]: bound of the gate and of the shield, each
 	Probation time.Duration // ProbationSec= of [X-Supervise]: how long a new generation must live before the old one is told to stop
 	Settle    time.Duration // SettleSec= of [X-Supervise]: how long "seen listening" must hold
+	InterceptUDP bool // InterceptUDP= of [X-Supervise]: answer the bind(2) of datagram sockets as well
 	Cgroup    bool          // Cgroup= of [X-Supervise]: use a cgroup of its own where one can be made
 
 	Output string // "inherit", "prefix", "journal" or a file path

@@ -291,6 +291,8 @@ func ourDirectives() []Directive {
 			func(s *Service) *time.Duration { return &s.Settle }, ParseDelay, FormatDuration),
 		scalar("X-Supervise", "ProbationSec", "probation", argSpan, "how long a new generation must live before the old one is told to stop; 0 is not at all",
 			func(s *Service) *time.Duration { return &s.Probation }, ParseDelay, FormatDuration),
+		scalar("X-Supervise", "InterceptUDP", "intercept-udp", argBool, "keep the udp ports that the command binds by itself",
+			func(s *Service) *bool { return &s.InterceptUDP }, ParseBool, FormatBool),
 		scalar("X-Supervise", "Cgroup", "cgroup", argBool, "give each generation a control group where one can be made",
 			func(s *Service) *bool { return &s.Cgroup }, ParseBool, FormatBool),
 		scalar("X-Supervise", "Output", "output", "inherit|prefix|journal|PATH", "where the command's output goes",

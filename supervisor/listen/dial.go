@@ -58,13 +58,14 @@ func (l *Lane) Dial(ctx context.Context) (net.Conn, error) {
 	}
 	d.SetMultipathTCP(false)
 	conn, err := d.DialContext(ctx, s.cfg.Network, to.String())
-	if err != nil || g.tcp {
+	udp := s.cfg.Network == "udp" // not of the group, which may be closed by now
+	if err != nil || !udp {
 		unpin()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot connect to lane %d of %s: %w", l.number, s.Name(), err)
 	}
-	if !g.tcp {
+	if udp {
 		return &unpinConn{Conn: conn, unpin: sync.OnceFunc(unpin)}, nil
 	}
 	return conn, nil

@@ -192,11 +192,14 @@ func (s *Set) Lanes() []*Lane {
 // Lend gives one lane of each socket for a new generation: the steered one if
 // nobody has it (at first, and after a crash), else an idle one in which
 // clients wait, else an idle one, else a new one. New connections come to the
-// lanes only after Steer. Shared sockets give their one lane each time. On error
-// nothing is lent.
+// lanes only after Steer. Shared sockets give their one lane each time, learned
+// ones none (see Learn). On error nothing is lent.
 func (s *Set) Lend() ([]*Lane, error) {
 	var lent []*Lane
 	for _, one := range s.sockets {
+		if one.learned {
+			continue
+		}
 		l, err := one.lend()
 		if err != nil {
 			s.Return(lent)

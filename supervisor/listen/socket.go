@@ -18,6 +18,7 @@ type Socket struct {
 	path      *path          // of unix sockets with a path, else nil
 	shared    string         // why there is one listener only; "" has lanes
 	inherited bool
+	learned   bool // see Set.Learn
 	group     *group
 	next      int // number of the next lane
 }
