@@ -3,10 +3,14 @@ package portdiag
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,7 +19,18 @@ import (
 // of all processes, and where it could not be looked for.
 type descriptors struct {
 	holders map[uint64][]reference
+	pollers map[int]poller // of the processes among the holders
 	hidden  map[uint32]int // owner uid of the processes that may not be looked into: how many
+}
+
+// poller is what a process has to wait on many descriptors with.
+type poller struct {
+	epolls []int // descriptors of epoll(7) instances
+	uring  bool  // it has an io_uring(7)
+}
+
+func newDescriptors() descriptors {
+	return descriptors{holders: map[uint64][]reference{}, pollers: map[int]poller{}, hidden: map[uint32]int{}}
 }
 
 // reference is a descriptor of one process.
@@ -30,11 +45,14 @@ func (d descriptors) hiddenCount() int {
 	return n
 }
 
+// maxLookers bounds the threads that look through /proc at one time.
+const maxLookers = 4
+
 // findDescriptors looks through /proc/PID/fd of every process for the
 // sockets with the given inodes. It costs one readlink(2) for each open file
 // of the machine. A process that ends meanwhile is passed over.
 func findDescriptors(want map[uint64]bool) (descriptors, error) {
-	found := descriptors{holders: map[uint64][]reference{}, hidden: map[uint32]int{}}
+	found := newDescriptors()
 	if len(want) == 0 {
 		return found, nil
 	}
@@ -42,29 +60,60 @@ func findDescriptors(want map[uint64]bool) (descriptors, error) {
 	if err != nil {
 		return found, err
 	}
-	for _, pid := range pids {
-		dir := "/proc/" + strconv.Itoa(pid)
-		seen, denied := found.look(pid, dir+"/fd", want)
-		if denied {
-			var st unix.Stat_t
-			if unix.Stat(dir, &st) == nil {
-				found.hidden[st.Uid]++
-			}
-			continue
-		}
-		// A zombie shows no descriptor. If only its main thread has ended, the
-		// table is still there and is seen through the other threads.
-		if seen == 0 && zombieLeader(dir) {
-			tids, _ := os.ReadDir(dir + "/task")
-			for _, t := range tids {
-				if tid, err := strconv.Atoi(t.Name()); err == nil && tid != pid {
-					found.look(pid, dir+"/task/"+t.Name()+"/fd", want)
-					break
+	// The kernel's part of the work is nearly all of it, and goes in parallel.
+	lookers := min(runtime.GOMAXPROCS(0), maxLookers)
+	parts := make([]descriptors, lookers)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for i := range parts {
+		parts[i] = newDescriptors()
+		wg.Go(func() {
+			for {
+				n := int(next.Add(1)) - 1
+				if n >= len(pids) {
+					return
 				}
+				parts[i].lookInto(pids[n], want)
+			}
+		})
+	}
+	wg.Wait()
+	for _, p := range parts {
+		for inode, refs := range p.holders {
+			found.holders[inode] = append(found.holders[inode], refs...)
+		}
+		for uid, n := range p.hidden {
+			found.hidden[uid] += n
+		}
+		maps.Copy(found.pollers, p.pollers)
+	}
+	return found, nil
+}
+
+// lookInto notes what one process holds of want.
+func (d descriptors) lookInto(pid int, want map[uint64]bool) {
+	dir := "/proc/" + strconv.Itoa(pid)
+	seen, denied := d.look(pid, dir+"/fd", want)
+	// A zombie shows no descriptor, and belongs to root. If only its main
+	// thread has ended, the table is still there and is seen through the others.
+	if seen == 0 && zombieLeader(dir) {
+		threads, err := os.ReadDir(dir + "/task")
+		if err != nil {
+			return
+		}
+		for _, t := range threads {
+			if t.Name() != strconv.Itoa(pid) {
+				_, denied = d.look(pid, dir+"/task/"+t.Name()+"/fd", want)
+				break
 			}
 		}
 	}
-	return found, nil
+	if denied {
+		var st unix.Stat_t
+		if unix.Stat(dir, &st) == nil {
+			d.hidden[st.Uid]++
+		}
+	}
 }
 
 // look notes what one fd directory holds of want. It says how many
@@ -80,7 +129,9 @@ func (d descriptors) look(pid int, dir string, want map[uint64]bool) (seen int, 
 		return 0, isAny(err, unix.EACCES, unix.EPERM)
 	}
 	at := int(f.Fd()) // a directory: no O_NONBLOCK to lose
-	var buf [64]byte  // "socket:[18446744073709551615]" is 29; what is longer is no socket
+	var poll poller
+	holds := false
+	var buf [64]byte // "socket:[18446744073709551615]" is 29; what is longer is no socket
 	for _, name := range names {
 		n, err := unix.Readlinkat(at, name, buf[:])
 		if err != nil {
@@ -92,14 +143,22 @@ func (d descriptors) look(pid int, dir string, want map[uint64]bool) (seen int, 
 			continue
 		}
 		inode, ok := socketInode(buf[:n])
-		if !ok || !want[inode] {
-			continue
+		switch {
+		case ok && want[inode]:
+			if fd, err := strconv.Atoi(name); err == nil {
+				d.holders[inode] = append(d.holders[inode], reference{pid, fd})
+				holds = true
+			}
+		case !ok && string(buf[:n]) == "anon_inode:[eventpoll]":
+			if fd, err := strconv.Atoi(name); err == nil {
+				poll.epolls = append(poll.epolls, fd)
+			}
+		case !ok && string(buf[:n]) == "anon_inode:[io_uring]":
+			poll.uring = true
 		}
-		fd, err := strconv.Atoi(name)
-		if err != nil {
-			continue
-		}
-		d.holders[inode] = append(d.holders[inode], reference{pid, fd})
+	}
+	if holds {
+		d.pollers[pid] = poll
 	}
 	return len(names), false
 }

@@ -33,6 +33,11 @@ type Holder struct {
 	// FIN_WAIT2 of a process that closed it); 0 is not known.
 	Expires time.Duration `json:"expires_ns,omitempty"`
 
+	// Since is when the address was bound, as far as it is known: of a unix
+	// path, when its file was made. The kernel does not tell it for others;
+	// they are not older than their oldest process.
+	Since time.Time `json:"since,omitzero"`
+
 	// Processes have it open: first the one that is an ancestor of the
 	// others, else the oldest. None is normal for TIME_WAIT and for
 	// connections that their process has closed.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -115,25 +116,29 @@ type candidate struct {
 func group(base string, sockets []sockdiag.Socket) []candidate {
 	var heads, rest []candidate
 	index := map[string]int{}
+	isHead := func(s sockdiag.Socket) bool {
+		return s.State == sockdiag.Listen || s.State == sockdiag.Close || s.State == sockdiag.BoundInactive
+	}
 	for _, s := range sockets {
-		h := holderOf(base, s)
-		if h.State == Listen || h.State == Bound {
-			heads = append(heads, candidate{Holder: h, inodes: []uint64{h.Inode}})
+		if isHead(s) {
+			heads = append(heads, candidate{Holder: holderOf(base, s), inodes: []uint64{uint64(s.Inode)}})
 		}
 	}
 	for _, s := range sockets {
-		h := holderOf(base, s)
-		if h.State == Listen || h.State == Bound {
+		if isHead(s) {
 			continue
 		}
 		if base == "tcp" {
+			// There may be many thousands: they are counted and not looked at.
+			at := socketSpan(s)
 			if i := slices.IndexFunc(heads, func(l candidate) bool {
-				return l.State == Listen && l.span().overlaps(h.span())
+				return l.State == Listen && l.span().overlaps(at)
 			}); i >= 0 {
 				heads[i].Connections++
 				continue
 			}
 		}
+		h := holderOf(base, s)
 		if h.Inode != 0 {
 			rest = append(rest, candidate{Holder: h, inodes: []uint64{h.Inode}})
 			continue
@@ -161,7 +166,6 @@ func holderOf(base string, s sockdiag.Socket) Holder {
 		MPTCP:   s.Protocol == sockdiag.MPTCP || s.MPTCP,
 		Device:  s.Iface,
 		UID:     s.UID,
-		User:    userName(s.UID),
 		Inode:   uint64(s.Inode),
 		Count:   1,
 	}
@@ -177,10 +181,15 @@ func holderOf(base string, s sockdiag.Socket) Holder {
 	return h
 }
 
-// attribute finds the processes of the candidates.
+// attribute finds the processes and the users of the candidates.
 func attribute(cs []candidate) error {
 	want := map[uint64]bool{}
-	for _, c := range cs {
+	users := map[uint32]string{}
+	for i, c := range cs {
+		if _, ok := users[c.UID]; !ok {
+			users[c.UID] = userName(c.UID)
+		}
+		cs[i].User = users[c.UID]
 		for _, i := range c.inodes {
 			if i != 0 {
 				want[i] = true
@@ -211,6 +220,7 @@ func attribute(cs []candidate) error {
 			}
 			slices.Sort(fds)
 			p.FDs = fds
+			p.poller = found.pollers[pid]
 			c.Processes = append(c.Processes, p)
 		}
 		order(c.Processes)
@@ -319,7 +329,12 @@ func PathHolders(path string) ([]Holder, error) {
 		return nil, err
 	}
 	var out []Holder
+	var sx unix.Statx_t
+	made := !strings.HasPrefix(path, "@") && unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BTIME, &sx) == nil && sx.Mask&unix.STATX_BTIME != 0
 	for _, c := range cs {
+		if made {
+			c.Since = time.Unix(sx.Btime.Sec, int64(sx.Btime.Nsec))
+		}
 		out = append(out, c.Holder)
 	}
 	return out, nil
@@ -366,7 +381,6 @@ func unixHolder(s sockdiag.UnixSocket) Holder {
 	}
 	if s.UID != nil {
 		h.UID = *s.UID
-		h.User = userName(h.UID)
 	}
 	return h
 }

@@ -2,13 +2,15 @@ package portdiag
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
+	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,31 +28,109 @@ const childEnv = "PORTDIAG_TEST_CHILD"
 const patience = 20 * time.Second
 
 func TestMain(m *testing.M) {
+	if ask, ok := os.LookupEnv(explainEnv); ok {
+		explainer(ask)
+		return
+	}
 	if spec, ok := os.LookupEnv(childEnv); ok {
 		child(spec)
+		return
+	}
+	if ownNetwork() {
 		return
 	}
 	os.Exit(m.Run())
 }
 
-// child opens what spec says, prints one line for each ("ADDRESS INODE"), and
-// stays until its standard input ends.
+// networkEnv says that the tests run in a network namespace of their own.
+const networkEnv = "PORTDIAG_TEST_NETNS"
+
+// ownNetwork runs the tests once more in a network namespace of their own,
+// where nobody else's ports and TIME_WAITs are in their way. False: they have
+// to run here, because they do already or because that needs root.
+func ownNetwork() bool {
+	if os.Getenv(networkEnv) != "" || os.Geteuid() != 0 {
+		return false
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return false
+	}
+	cmd := exec.Command("unshare", append([]string{"-n", "sh", "-ec", `ip link set lo up; exec "$@"`, "sh", exe}, os.Args[1:]...)...)
+	if exec.Command("unshare", "-n", "ip", "link", "set", "lo", "up").Run() != nil {
+		return false
+	}
+	cmd.Env = append(os.Environ(), networkEnv+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread() // the signal comes when this thread ends
+	if err := cmd.Run(); err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) && exit.ExitCode() > 0 {
+			os.Exit(exit.ExitCode())
+		}
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	return true
+}
+
+// zombieEnv makes the main thread of the child end while others go on.
+const zombieEnv = "PORTDIAG_TEST_ZOMBIE"
+
+// ignoreEnv makes the child ignore SIGTERM.
+const ignoreEnv = "PORTDIAG_TEST_IGNORE"
+
+func init() {
+	if os.Getenv(ignoreEnv) != "" {
+		signal.Ignore(syscall.SIGTERM)
+	}
+	if os.Getenv(zombieEnv) != "" {
+		runtime.LockOSThread() // the main goroutine stays on the main thread
+	}
+}
+
+// child opens what spec says, prints one line for each ("ADDRESS INODE PID"),
+// and stays until its standard input ends.
 func child(spec string) {
 	for _, words := range strings.Split(spec, ";") {
-		fd, at, err := openSocket(strings.Fields(words))
+		fields := strings.Fields(words)
+		fd, at, err := openSocket(fields)
 		if err != nil {
 			fmt.Println("error", err)
 			os.Exit(1)
 		}
 		var st unix.Stat_t
 		_ = unix.Fstat(fd, &st)
-		fmt.Println(at, st.Ino)
+		// A server waits for connections; what it accepts stays open.
+		if slices.Contains(fields, "listen") && !slices.Contains(fields, "idle") {
+			waiting := make(chan struct{})
+			go func() {
+				runtime.LockOSThread()
+				close(waiting)
+				for {
+					if _, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC); err != nil && err != unix.EINTR {
+						return
+					}
+				}
+			}()
+			<-waiting
+		}
+		fmt.Println(at, st.Ino, os.Getpid())
+	}
+	if os.Getenv(zombieEnv) != "" {
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			os.Exit(0)
+		}()
+		_, _, _ = unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
 	}
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
 // openSocket makes the socket that words describe: network, address, then
-// options: listen, reuseaddr, reuseport, v6only, mptcp, connect=ADDR, inherit.
+// options: listen, idle (listen and never accept), reuseaddr, reuseport, v6only,
+// mptcp, connect=ADDR, device=NAME.
 // The address is given back as bound.
 func openSocket(words []string) (fd int, at string, err error) {
 	network, address := words[0], words[1]
@@ -82,11 +162,7 @@ func openSocket(words []string) (fd int, at string, err error) {
 	if ap.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	flags := unix.SOCK_CLOEXEC
-	if has("inherit") {
-		flags = 0
-	}
-	if fd, err = unix.Socket(family, typ|flags, proto); err != nil {
+	if fd, err = unix.Socket(family, typ|unix.SOCK_CLOEXEC, proto); err != nil {
 		return -1, "", err
 	}
 	for word, opt := range map[string][2]int{
@@ -103,6 +179,13 @@ func openSocket(words []string) (fd int, at string, err error) {
 	if family == unix.AF_INET6 && !has("v6only") {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0); err != nil {
 			return -1, "", err
+		}
+	}
+	for _, w := range words[2:] {
+		if device, ok := strings.CutPrefix(w, "device="); ok {
+			if err := unix.BindToDevice(fd, device); err != nil {
+				return -1, "", err
+			}
 		}
 	}
 	if err := unix.Bind(fd, sockaddr(ap)); err != nil {
@@ -186,15 +269,12 @@ func hold(t testing.TB, spec string, adjust ...func(*exec.Cmd)) *holder {
 		if !lines.Scan() {
 			t.Fatalf("holder of %q ended early", spec)
 		}
-		at, inode, _ := strings.Cut(lines.Text(), " ")
-		if at == "error" {
-			t.Fatalf("holder of %q: %s", spec, inode)
-		}
-		ap, _ := netip.ParseAddrPort(at)
-		n, err := strconv.ParseUint(inode, 10, 64)
-		if err != nil {
+		var at string
+		var n uint64
+		if _, err := fmt.Sscan(lines.Text(), &at, &n, &h.pid); err != nil {
 			t.Fatalf("holder of %q says %q", spec, lines.Text())
 		}
+		ap, _ := netip.ParseAddrPort(at)
 		h.at = append(h.at, ap)
 		h.inodes = append(h.inodes, n)
 	}

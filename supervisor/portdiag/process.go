@@ -32,7 +32,10 @@ type Process struct {
 	Threads int       `json:"threads,omitempty"`
 	FDs     []int     `json:"fds,omitempty"` // the descriptors that are the socket asked about
 
-	ticks uint64 // start time in clock ticks since boot: with the pid, the identity of the process
+	poller        poller // how it waits, of a holder
+	pgrp, session int
+	tty           int
+	ticks         uint64 // start time in clock ticks since boot: with the pid, the identity of the process
 }
 
 // clockTicks is USER_HZ, the unit of times in /proc: 100 on every Linux
@@ -42,6 +45,24 @@ const clockTicks = 100
 // readProcess reads /proc/PID. The error is that of the file without which
 // nothing is known, /proc/PID/stat: fs.ErrNotExist when the process is gone.
 func readProcess(pid int) (Process, error) {
+	p, err := readBrief(pid)
+	if err != nil {
+		return p, err
+	}
+	dir := "/proc/" + strconv.Itoa(pid)
+	p.Dir, _ = os.Readlink(dir + "/cwd")
+	// The directory belongs to root when the process is not dumpable; its
+	// status file has the uid all the same.
+	if raw, err := os.ReadFile(dir + "/status"); err == nil {
+		p.UID = statusUID(raw)
+	}
+	p.User = userName(p.UID)
+	return p, nil
+}
+
+// readBrief is readProcess without user and directory: cheap enough to be done
+// for every process.
+func readBrief(pid int) (Process, error) {
 	dir := "/proc/" + strconv.Itoa(pid)
 	stat, err := os.ReadFile(dir + "/stat")
 	if err != nil {
@@ -58,13 +79,6 @@ func readProcess(pid int) (Process, error) {
 	if exe, err := os.Readlink(dir + "/exe"); err == nil {
 		p.Exe, p.Deleted = strings.CutSuffix(exe, " (deleted)")
 	}
-	p.Dir, _ = os.Readlink(dir + "/cwd")
-	// The directory belongs to root when the process is not dumpable; its
-	// status file has the uid all the same.
-	if raw, err := os.ReadFile(dir + "/status"); err == nil {
-		p.UID = statusUID(raw)
-	}
-	p.User = userName(p.UID)
 	return p, nil
 }
 
@@ -87,6 +101,9 @@ func parseStat(b []byte) (Process, error) {
 	if p.PPID, err = strconv.Atoi(f[1]); err != nil {
 		return Process{}, err
 	}
+	p.pgrp, _ = strconv.Atoi(f[2])
+	p.session, _ = strconv.Atoi(f[3])
+	p.tty, _ = strconv.Atoi(f[4])
 	if p.Threads, err = strconv.Atoi(f[17]); err != nil {
 		return Process{}, err
 	}
