@@ -18,7 +18,7 @@ var mayImport = map[string][]string{
 	"supervisor/proc":     {"supervisor/config", "handoff/shim"},
 	"supervisor/ready":    {"supervisor/sockdiag"},
 	"supervisor/logs":     {},
-	"supervisor/portdiag": {"supervisor/sockdiag"},
+	"supervisor/portdiag": {"supervisor/config", "supervisor/sockdiag"},
 	"supervisor":          {"supervisor/", "handoff/"},
 	"handoff":             {"handoff/"},
 	"cmd/supervise":       {"supervisor", "handoff/"},

@@ -729,11 +729,11 @@ func (s *service) crashed(now time.Time, g *generation) {
 		s.rolloutsFail++
 		s.rollout = nil
 	}
+	ok := g.cause == causeNone && clean(s.cfg, g.exit)
 	ended := "ended"
-	if g.readyAt.IsZero() {
+	if g.readyAt.IsZero() && !ok {
 		ended = "failed to start"
 	}
-	ok := g.cause == causeNone && clean(s.cfg, g.exit)
 	level := levelError
 	if ok {
 		level = levelInfo

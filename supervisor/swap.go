@@ -375,7 +375,7 @@ func (h *swapper) Event(ev intercept.Event) {
 	case intercept.BindFailed:
 		l.log.Error("the command cannot bind", append(fields, "error", ev.Err)...)
 		if errors.Is(ev.Err, unix.EADDRINUSE) {
-			l.sayHolders(in, ev.Key)
+			l.explainBind(in.n, portdiag.Ask{Target: targetOf(ev.Key)})
 		}
 	case intercept.Unheld:
 		if in.unheld == nil {
@@ -393,21 +393,11 @@ func (h *swapper) Event(ev intercept.Event) {
 	}
 }
 
-// sayHolders logs who has an address that the command wanted.
-func (l *loop) sayHolders(in *instance, key intercept.Key) {
-	var found []portdiag.Holder
-	var err error
-	network := strings.TrimRight(key.Network(), "46")
-	if key.Path != "" {
-		found, err = portdiag.PathHolders(key.Path)
-	} else {
-		found, err = portdiag.Holders(network, key.Addr)
-	}
-	if err != nil {
-		l.warn(in, "who holds the address cannot be seen", err)
-	}
-	for _, h := range found {
-		l.log.Error("the address is held", "service", l.cfg.Name, "generation", in.n, "by", h.String())
+// targetOf is the address of a key as portdiag asks about it.
+func targetOf(key intercept.Key) portdiag.Target {
+	return portdiag.Target{
+		Text: key.String(), Network: strings.TrimRight(key.Network(), "46"),
+		Addr: key.Addr, V6Only: key.V6Only, Path: key.Path,
 	}
 }
 
