@@ -43,16 +43,15 @@ func explain(ask portdiag.Ask) []string {
 	return lines
 }
 
-// explainBind logs why the command could not bind an address.
+// explainBind logs why the command could not bind an address. The log is
+// written from the goroutine that looked: the loop may have ended meanwhile, and
+// waits for it then.
 func (l *loop) explainBind(gen int, asks ...portdiag.Ask) {
 	l.children.Go(func() {
 		for _, ask := range asks {
-			lines := explain(ask)
-			l.poll.post(func() {
-				for _, line := range lines {
-					l.log.Error("address in use", "service", l.cfg.Name, "generation", gen, "address", ask.Target, "why", line)
-				}
-			})
+			for _, line := range explain(ask) {
+				l.log.Error("cannot bind", "service", l.cfg.Name, "generation", gen, "address", ask.Target, "why", line)
+			}
 		}
 	})
 }

@@ -113,8 +113,9 @@ func (l *loop) closeBinds(in *instance) {
 
 // swapper answers for one generation.
 type swapper struct {
-	l  *loop
-	in *instance
+	l      *loop
+	in     *instance
+	failed map[intercept.Key]bool // binds whose failure was told
 }
 
 // Bind implements intercept.Holder.
@@ -373,6 +374,13 @@ func (h *swapper) Event(ev intercept.Event) {
 	fields := []any{"service", l.cfg.Name, "generation", in.n, "address", ev.Key}
 	switch ev.Kind {
 	case intercept.BindFailed:
+		if h.failed[ev.Key] {
+			return // it tries again, as Go does without MPTCP
+		}
+		if h.failed == nil {
+			h.failed = map[intercept.Key]bool{}
+		}
+		h.failed[ev.Key] = true
 		l.log.Error("the command cannot bind", append(fields, "error", ev.Err)...)
 		if errors.Is(ev.Err, unix.EADDRINUSE) {
 			l.explainBind(in.n, portdiag.Ask{Target: targetOf(ev.Key)})
