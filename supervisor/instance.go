@@ -45,6 +45,8 @@ type instance struct {
 	unheld    error                 // why a bind of it could not be answered; nil: none
 	isDotnet  *bool                 // nil: not looked at yet
 
+	bindFailed bool // a bind of it failed and was explained
+
 	access string // NotifyAccess= in force
 	said   bool   // READY=1 came
 
@@ -117,6 +119,10 @@ func (l *loop) start(in *instance) error {
 	}
 	if spec.Foreground >= 0 {
 		l.tty.gave = in.pid // the child takes it on its way to exec
+		// The child does this, too; whoever is first. So the watch is there before
+		// the command is.
+		_ = unix.Setpgid(in.pid, in.pid)
+		l.watchKeys(in)
 	}
 	in.output.Started()
 	l.mains[in.pid] = in

@@ -115,7 +115,9 @@ func (l *loop) write(a actLog) {
 		for _, line := range lines {
 			l.log.Info("last words", "service", l.cfg.Name, "generation", a.gen, "line", strings.TrimRight(line, "\r"))
 		}
-		l.explainLastWords(a.gen, lines)
+		if !in.bindFailed { // else it has been explained when it happened
+			l.explainLastWords(a.gen, lines)
+		}
 		if !in.output.Captured() && len(lines) == 0 {
 			l.log.Debug("its last words are on the terminal", "service", l.cfg.Name, "generation", a.gen)
 		}

@@ -381,6 +381,7 @@ func (h *swapper) Event(ev intercept.Event) {
 			h.failed = map[intercept.Key]bool{}
 		}
 		h.failed[ev.Key] = true
+		in.bindFailed = true
 		l.log.Error("the command cannot bind", append(fields, "error", ev.Err)...)
 		if errors.Is(ev.Err, unix.EADDRINUSE) {
 			l.explainBind(in.n, portdiag.Ask{Target: targetOf(ev.Key)})
