@@ -98,13 +98,13 @@ func (l *loop) foreground(in *instance) {
 	if l.tty == nil || in.exited || in.pid == 0 || !l.tty.ours() {
 		return
 	}
+	l.watchKeys(in) // first: the next key may come at once
 	if !l.tty.has(in.pid) {
 		if err := l.tty.give(in.pid); err != nil {
 			l.log.Debug("cannot give the terminal to the command", "generation", in.n, "error", err)
 			return
 		}
 	}
-	l.watchKeys(in)
 	if in.stopped { // it read before it had the terminal
 		in.stopped = false
 		_ = in.tree.Signal(unix.SIGCONT, config.KillControlGroup)
@@ -165,7 +165,9 @@ func (l *loop) terminalEnd(in *instance, e Exit) (sig int) {
 		return 0
 	}
 	if l.tty.watching == in {
-		l.readKeys(in)
+		if sig := l.tty.watch.Ask(); sig != 0 {
+			in.key, in.keyAt = int(sig), time.Now()
+		}
 		defer l.unwatchKeys()
 	}
 	had := l.tty.has(in.pid)

@@ -40,7 +40,7 @@ func init() {
 	}
 	role, args := strings.TrimPrefix(os.Args[1], play), os.Args[2:]
 	f := map[string]func([]string) int{
-		"shell": playShell, "lines": playLines, "orphans": playOrphans, "init": playInit, "notify": playNotify, "extend": playExtend,
+		"shell": playShell, "lines": playLines, "orphans": playOrphans, "notify": playNotify, "extend": playExtend,
 	}[role]
 	if f == nil {
 		fmt.Fprintln(os.Stderr, "no such player:", role)
@@ -602,6 +602,22 @@ func TestCtrlZWithoutAShell(t *testing.T) {
 	}
 }
 
+// awaitStopped waits until the parent of pid, which is supervise, is stopped.
+func awaitStopped(t *testing.T, pid string) {
+	t.Helper()
+	for end := time.Now().Add(longest); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		text, _ := os.ReadFile("/proc/" + pid + "/stat")
+		_, after, _ := strings.Cut(string(text), ") ")
+		if f := strings.Fields(after); len(f) > 1 {
+			text, _ = os.ReadFile("/proc/" + f[1] + "/stat")
+			if _, after, _ = strings.Cut(string(text), ") "); strings.HasPrefix(after, "T") {
+				return
+			}
+		}
+	}
+	t.Fatal("supervise was not stopped")
+}
+
 // The same with a shell of the world.
 func TestRealShell(t *testing.T) {
 	t.Parallel()
@@ -620,7 +636,7 @@ func TestRealShell(t *testing.T) {
 			line := strings.Join(append([]string{superviseLink(t)}, command(t, "0", "--restart", "always")...), " ")
 			c.await(`> $`)
 			c.press(line + "\n")
-			c.await(`up \d+`)
+			pid := c.awaitAll(`up (\d+)`, `started:`)
 			c.press("one\n")
 			c.await(`read "one"`)
 			c.press(ctrlZ)
@@ -632,10 +648,8 @@ func TestRealShell(t *testing.T) {
 			c.press(ctrlZ)
 			c.await(`Stopped`)
 			c.press("bg\n")
-			c.press("echo s-$((1+1))\n")
-			c.await(`s-2`)
+			awaitStopped(t, pid) // it reads
 			c.press("fg\n")
-			c.await("lines")
 			c.press("three\n")
 			c.await(`read "three"`)
 			c.press(ctrlC)
@@ -643,7 +657,7 @@ func TestRealShell(t *testing.T) {
 			c.press("echo status=$?\n")
 			c.await(`status=130`)
 			c.press(line + " | cat\n") // the shell waits for both
-			c.await(`up \d+`)
+			c.awaitAll(`up \d+`, `started:`)
 			c.press(ctrlC)
 			c.await(`interrupted`)
 			c.await(`> $`)

@@ -2,6 +2,7 @@ package shim
 
 import (
 	"os"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -12,8 +13,8 @@ import (
 // outside of that group of a Ctrl-C that its child handles.
 //
 // It is a process in that group that is no program: it shares our memory, has
-// no descriptor but the one that it reports to, and runs a list of six system
-// calls. It blocks all signals, so that job control does not stop it, ends with its
+// no descriptor but the one that it reports to, and runs a short list of
+// system calls. It blocks all signals, so that job control does not stop it, ends with its
 // first news, and with us. Its parent is this process: reap it with waitid(2).
 type GroupWatch struct {
 	FD    int // non-blocking, close-on-exec: readable when there is news for Read
@@ -22,7 +23,8 @@ type GroupWatch struct {
 }
 
 // WatchGroup starts a watch in the process group pgid of our own session,
-// which must exist. The caller closes it. Where the kernel has no close_range(2)
+// which must exist. It returns when it is there: what is sent to the group from
+// then on is heard. The caller closes it. Where the kernel has no close_range(2)
 // (before Linux 5.11) there is none: ENOSYS.
 func WatchGroup(pgid int) (*GroupWatch, error) {
 	if closeRange, _ := otherDescriptors(3); !closeRange {
@@ -48,16 +50,17 @@ func WatchGroup(pgid int) (*GroupWatch, error) {
 	p.head.fd = uintptr(pipe[1])
 
 	set, got, parent := p.number(), p.number(), p.number()
-	*(*uint64)(p.at(set)) = 1<<(unix.SIGINT-1) | 1<<(unix.SIGQUIT-1)
-	p.add(StagePdeathsig, 0, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
-	p.add(StagePdeathsig, 0, unix.SYS_GETPPID).save = parent
-	p.add(StagePdeathsig, 0, callExpect, parent, uintptr(os.Getpid()))
+	*(*uint64)(p.at(set)) = 1<<(unix.SIGINT-1) | 1<<(unix.SIGQUIT-1) | 1<<(askSignal-1)
+	p.add(StagePdeathsig, failedCall, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
+	p.add(StagePdeathsig, failedCall, unix.SYS_GETPPID).save = parent
+	p.add(StagePdeathsig, failedCall, callExpect, parent, uintptr(os.Getpid()))
 	p.add(0, 0, unix.SYS_PRCTL, unix.PR_SET_NAME, p.string("supervise-ctrlc"))
 	p.add(0, 0, unix.SYS_CLOSE_RANGE, 0, p.head.fd-1, 0)
 	p.add(0, 0, unix.SYS_CLOSE_RANGE, p.head.fd+1, uintptr(^uint32(0)), 0)
-	p.add(StagePgid, 0, unix.SYS_SETPGID, 0, uintptr(pgid))
-	p.add(StagePgid, 0, unix.SYS_RT_SIGTIMEDWAIT, set, 0, 0, 8).save = got
-	p.add(StagePgid, 0, unix.SYS_WRITE, p.head.fd, got, 8)
+	p.add(StagePgid, failedCall, unix.SYS_SETPGID, 0, uintptr(pgid))
+	p.add(StagePgid, failedCall, unix.SYS_WRITE, p.head.fd, p.number(), 8) // a zero: it is there
+	p.add(StagePgid, failedCall, unix.SYS_RT_SIGTIMEDWAIT, set, 0, 0, 8).save = got
+	p.add(StagePgid, failedCall, unix.SYS_WRITE, p.head.fd, got, 8)
 	p.add(0, 0, callEnd)
 
 	c := &Child{spec: Spec{CgroupFD: -1}, mem: mem}
@@ -66,7 +69,23 @@ func WatchGroup(pgid int) (*GroupWatch, error) {
 		unix.Munmap(mem)
 		return nil, &Error{Stage: StageFork, Errno: errno}
 	}
-	return &GroupWatch{FD: pipe[0], pidfd: c.PIDFD, mem: mem}, nil
+	w := &GroupWatch{FD: pipe[0], pidfd: c.PIDFD, mem: mem}
+	w.wait()
+	if sig, over := w.Read(); sig != 0 || over {
+		w.Close()
+		return nil, prepareError("watch of process group "+strconv.Itoa(pgid), unix.ESRCH)
+	}
+	return w, nil
+}
+
+// wait waits for news, a second at most.
+func (w *GroupWatch) wait() {
+	for {
+		fds := []unix.PollFd{{Fd: int32(w.FD), Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds, 1000); err != unix.EINTR {
+			return
+		}
+	}
 }
 
 // at turns the address of something in the block back into a pointer.
@@ -78,15 +97,43 @@ func (b *block) at(addr uintptr) unsafe.Pointer {
 // more will come: the watch has ended, with that signal or because it could not
 // be kept (a group that does not exist, SIGSTOP and SIGCONT by hand).
 func (w *GroupWatch) Read() (sig unix.Signal, over bool) {
-	var b [reportSize]byte
+	var b [8]byte
 	n, err := unix.Read(w.FD, b[:])
 	switch {
 	case err == unix.EAGAIN || err == unix.EINTR:
 		return 0, false
 	case err == nil && n == 8:
-		return unix.Signal(*(*uint64)(unsafe.Pointer(&b[0]))), true
+		switch news := *(*uint64)(unsafe.Pointer(&b[0])); {
+		case news == 0:
+			return 0, false
+		case news == uint64(askSignal) || news > 64:
+			return 0, true
+		default:
+			return unix.Signal(news), true
+		}
 	}
 	return 0, true
+}
+
+// failedCall is the index in the report of a call that failed, half of its first
+// 8 bytes: no signal looks like it.
+const failedCall = 1
+
+// askSignal makes the watch answer. It is greater than the others: of those
+// that are pending the kernel gives the lowest first.
+const askSignal = unix.SIGURG
+
+// Ask is Read for now: whether a signal came that the watch had no time to tell
+// of, which a member of the group that it killed must not outrun. It takes a
+// switch of processes, a second at most, and ends the watch.
+func (w *GroupWatch) Ask() (sig unix.Signal) {
+	if w.pidfd < 0 || unix.PidfdSendSignal(w.pidfd, askSignal, nil, 0) != nil {
+		sig, _ = w.Read()
+		return sig
+	}
+	w.wait()
+	sig, _ = w.Read()
+	return sig
 }
 
 // Close ends the watch. The memory that the process runs in is given back when
