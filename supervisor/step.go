@@ -284,6 +284,9 @@ func (s *service) onStranded(now time.Time, ev evStranded) {
 			"clients", ev.clients, "lanes", ev.lanes)
 		s.beginRollout(now, causeStranded)
 	case starting, replacing:
+		if ev.clients > 0 && (s.rollout == nil || s.rollout.moved.IsZero()) {
+			return // a lane may yet be lent, at its bind, to the one on its way; looked for again when it takes over
+		}
 		if !s.pending {
 			s.pending, s.pendingCause = true, causeStranded
 		}

@@ -364,6 +364,27 @@ func TestStrandedIsTriedAgain(t *testing.T) {
 	}
 }
 
+// Clients that wait while a generation is on its way are no reason for another
+// one: it may bind the address a moment later, and is lent the queue then. A
+// listener that was replaced under the generation (no clients) is one.
+func TestStrandedWhileStarting(t *testing.T) {
+	w := newWorld(t, testConfig())
+	w.send(evStart{})
+	w.ready(1)
+	w.die(1, Exit{Signal: 9})
+	w.must(w.s.state == starting, "not started again")
+	w.send(evStranded{lanes: 1, clients: 3})
+	w.ready(2)
+	w.must(w.s.state == up, "a rollout for clients that generation 2 was lent")
+	w.send(evReload{})
+	w.send(evStranded{lanes: 1, clients: 3})
+	w.must(!w.s.pending, "remembered, before the candidate could bind")
+	w.die(2, Exit{Signal: 9})
+	w.send(evStranded{lanes: 1})
+	w.ready(3)
+	w.must(w.s.state == replacing && w.s.candidate.n == 4, "no rollout for a listener that was replaced")
+}
+
 // A generation that listens on what is not held is stopped before the next one
 // is started: no process of it may be left, for a worker could have the port.
 func TestPlainRestart(t *testing.T) {
