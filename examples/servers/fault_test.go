@@ -1,0 +1,56 @@
+package servers
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/supervise/supervise/cmd/storm/crash"
+	"github.com/supervise/supervise/cmd/storm/load"
+)
+
+// outcome is what became of all requests of one part of a test.
+type outcome struct {
+	requests int64
+	refused  int64
+	stall    time.Duration // the longest wait of a request that was answered, or silence between any two answers
+
+	// Failures that were not refused, by whose fault they were.
+	server []load.Failure
+	crash  []load.Failure
+	ours   []load.Failure
+}
+
+func (o outcome) failed() int { return len(o.server) + len(o.crash) + len(o.ours) }
+
+func (o outcome) String() string {
+	return fmt.Sprintf("%d requests, %d refused, %d failed (server %d, crash %d, ours %d), longest stall %v",
+		o.requests, o.refused, o.failed(), len(o.server), len(o.crash), len(o.ours), o.stall.Round(time.Millisecond))
+}
+
+// judge says whose fault each failure was. The rule is strict: a failure is
+// ours unless it is certain that a process had accepted the connection.
+//
+//	crash    a process that we killed had it among its descriptors then
+//	server   it ended with a FIN, or after some bytes of an answer: the kernel
+//	         sends neither for a connection that nobody has accepted (it resets
+//	         those when their listener is closed), so a server closed it
+//	ours     everything else: refused, reset, no answer in time
+func judge(r load.Result, silent time.Duration, deaths []crash.Death) outcome {
+	o := outcome{requests: r.Total(), refused: r.Refused, stall: max(r.Max, silent)}
+	for _, f := range r.Failures {
+		taken := false
+		for i := range deaths {
+			taken = taken || deaths[i].Took(f.Local, f.Began, f.Ended)
+		}
+		switch {
+		case f.Kind == load.Refused:
+		case taken:
+			o.crash = append(o.crash, f)
+		case f.Kind == load.EOF, f.Received > 0:
+			o.server = append(o.server, f)
+		default:
+			o.ours = append(o.ours, f)
+		}
+	}
+	return o
+}

@@ -1,0 +1,205 @@
+// Package servers holds servers that know nothing of any handoff, as people
+// write and install them, and the tests that drive each of them with
+//
+//	supervise -- SERVER
+//
+// under a load of new connections, through rollouts and crashes; and, as a
+// control, restarted the plain way: stop, then start.
+//
+//	go test ./examples/servers                          a few of each
+//	go test ./examples/servers -run Table -timeout 2h \
+//	    -rollouts 50 -crashes 50 -table ../README.md    the table of README.md
+//
+// None may be refused, and no failure may be ours: see fault.go.
+package servers
+
+import (
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+var (
+	rollouts = flag.Int("rollouts", 5, "rollouts of each server")
+	crashes  = flag.Int("crashes", 5, "crashes of each server")
+	plain    = flag.Int("plain", 2, "plain restarts of each server, as a control")
+	rate     = flag.Int("rate", 400, "new connections a second; 0 is as many as possible")
+	table    = flag.String("table", "", "write the table of results into this file")
+)
+
+// patience bounds each single wait.
+const patience = 20 * time.Second
+
+// built has what the tests need, made once by TestMain.
+var built struct {
+	dir       string
+	supervise string
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "servers")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	built.dir, built.supervise = dir, filepath.Join(dir, "supervise")
+	if err := goBuild(built.supervise, "../../cmd/supervise", ""); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+// goBuild builds a static program.
+func goBuild(out, pkg, goarch string) error {
+	cmd := exec.Command("go", "build", "-o", out, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
+	if goarch != "" {
+		cmd.Env = append(cmd.Env, "GOARCH="+goarch)
+	}
+	if said, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("cannot build %s: %w: %s", pkg, err, said)
+	}
+	return nil
+}
+
+// TestServers: a few rollouts and crashes of each.
+func TestServers(t *testing.T) {
+	if *table != "" {
+		t.Skip("the table is being made")
+	}
+	for _, s := range servers {
+		t.Run(s.name, func(t *testing.T) {
+			r := measure(t, s)
+			t.Logf("rollouts: %v", r.rollouts)
+			t.Logf("crashes:  %v", r.crashes)
+			t.Logf("plain:    %v", r.plain)
+		})
+	}
+}
+
+// TestTable makes the table of README.md.
+func TestTable(t *testing.T) {
+	if *table == "" {
+		t.Skip("only with -table FILE")
+	}
+	var rows []row
+	for _, s := range servers {
+		t.Run(s.name, func(t *testing.T) {
+			r := measure(t, s)
+			t.Logf("%+v", r)
+			rows = append(rows, r)
+		})
+	}
+	if t.Failed() {
+		t.Fatal("nothing is written")
+	}
+	if err := writeTable(*table, rows); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// row is one line of the table.
+type row struct {
+	title, version string
+	rollouts       outcome
+	crashes        outcome
+	plain          outcome
+}
+
+// measure drives one server through all of it.
+func measure(t *testing.T, s server) row {
+	for _, program := range s.needs {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip(err)
+		}
+	}
+	p := place{t: t, dir: t.TempDir(), port: freePort(t)}
+	r := row{title: s.title, version: s.version(t)}
+	argv := s.command(&p)
+	sup := superviseIt(t, &p, s, argv)
+	r.rollouts = rollOut(t, &p, s, sup, *rollouts)
+	r.crashes = crashIt(t, &p, s, sup, *crashes)
+	sup.stop(t)
+	r.plain = restartIt(t, &p, s, argv, *plain)
+	for what, o := range map[string]outcome{"rollouts": r.rollouts, "crashes": r.crashes} {
+		if o.refused > 0 {
+			t.Errorf("%s: %d connections were refused", what, o.refused)
+		}
+		for _, f := range o.ours {
+			t.Errorf("%s: a failure that is ours: %s, connection %v to %v, %s, from %s", what, f.Error(), f.Began.Format(stamp), f.Ended.Format(stamp), f.Phase, f.Local)
+		}
+	}
+	if t.Failed() {
+		t.Logf("supervise wrote\n%s", strings.Join(sup.lines(), "\n"))
+	}
+	return r
+}
+
+// stamp is the time of day, to be compared with a log.
+const stamp = "15:04:05.000000"
+
+// place is where one server runs.
+type place struct {
+	t    *testing.T
+	dir  string
+	port int
+}
+
+func (p *place) addr() string { return fmt.Sprintf("127.0.0.1:%d", p.port) }
+
+// fill copies a file of this folder into the place, with {port} and {dir} and
+// what else is given replaced, and gives its new path.
+func (p *place) fill(file string, more ...string) string {
+	p.t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	words := strings.NewReplacer(append(more, "{port}", fmt.Sprint(p.port), "{dir}", p.dir)...)
+	path := filepath.Join(p.dir, filepath.Base(file))
+	if err := os.WriteFile(path, []byte(words.Replace(string(text))), 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+	return path
+}
+
+// nextPort is where freePort goes on looking.
+var nextPort struct {
+	sync.Mutex
+	n int
+}
+
+// freePort gives a port below those that the kernel gives to clients, so that
+// no client of the load has it between two starts of a server.
+func freePort(t *testing.T) int {
+	t.Helper()
+	nextPort.Lock()
+	defer nextPort.Unlock()
+	if nextPort.n == 0 {
+		nextPort.n = 20000 + os.Getpid()%10000
+	}
+	for range 1000 {
+		nextPort.n++
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", nextPort.n))
+		if err == nil {
+			l.Close()
+			return nextPort.n
+		}
+	}
+	t.Fatal("no free port")
+	return 0
+}

@@ -1,0 +1,3 @@
+package servers
+
+func writeTable(file string, rows []row) error { return nil }
