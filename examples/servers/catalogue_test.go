@@ -4,9 +4,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
-	"strings"
 	"testing"
 )
 
@@ -123,11 +123,8 @@ func (s *server) version(t *testing.T) string {
 	if err != nil {
 		t.Skipf("%s: %v", s.tells[0], err)
 	}
-	for _, word := range strings.FieldsFunc(string(said), func(r rune) bool { return strings.ContainsRune(" \n/=", r) }) {
-		word = strings.TrimPrefix(strings.TrimPrefix(word, "go"), "v")
-		if word != "" && word[0] >= '0' && word[0] <= '9' && strings.Contains(word, ".") {
-			return strings.TrimRight(word, ",")
-		}
-	}
-	return ""
+	return versionNumber.FindString(string(said))
 }
+
+// versionNumber is the first number with a dot in it.
+var versionNumber = regexp.MustCompile(`[0-9]+(\.[0-9]+)+`)

@@ -65,7 +65,7 @@ func restartIt(t *testing.T, p *place, s server, argv []string, n int) outcome {
 		c.start(t)
 	}
 	w.more(t, c)
-	return w.end(nil)
+	return w.endOf(nil, true)
 }
 
 // control is the server without us.
@@ -194,9 +194,15 @@ func (w *traffic) more(t *testing.T, of interface{ alive() error }) {
 	}
 }
 
-func (w *traffic) end(deaths []crash.Death) outcome {
+func (w *traffic) end(deaths []crash.Death) outcome { return w.endOf(deaths, false) }
+
+func (w *traffic) endOf(deaths []crash.Death, control bool) outcome {
 	silent := w.silence.end()
-	return judge(w.Stop(), silent, deaths)
+	o := judge(w.Stop(), silent, deaths)
+	if control { // nobody of us was there
+		o.plain, o.server, o.ours = append(o.server, o.ours...), nil, nil
+	}
+	return o
 }
 
 // silence measures the longest time without an answer to anybody, which is

@@ -2,6 +2,7 @@ package servers
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/supervise/supervise/cmd/storm/crash"
@@ -18,13 +19,30 @@ type outcome struct {
 	server []load.Failure
 	crash  []load.Failure
 	ours   []load.Failure
+	plain  []load.Failure // of the control
 }
 
-func (o outcome) failed() int { return len(o.server) + len(o.crash) + len(o.ours) }
+func (o outcome) failed() int { return len(o.server) + len(o.crash) + len(o.ours) + len(o.plain) }
+
+// faults are the failures by whose they were: "3 (crash 2, server 1)".
+func (o outcome) faults() string {
+	var whose []string
+	for _, f := range []struct {
+		who string
+		n   int
+	}{{"crash", len(o.crash)}, {"server", len(o.server)}, {"ours", len(o.ours)}} {
+		if f.n > 0 {
+			whose = append(whose, fmt.Sprintf("%s %d", f.who, f.n))
+		}
+	}
+	if len(whose) == 0 {
+		return fmt.Sprint(o.failed())
+	}
+	return fmt.Sprintf("%d (%s)", o.failed(), strings.Join(whose, ", "))
+}
 
 func (o outcome) String() string {
-	return fmt.Sprintf("%d requests, %d refused, %d failed (server %d, crash %d, ours %d), longest stall %v",
-		o.requests, o.refused, o.failed(), len(o.server), len(o.crash), len(o.ours), o.stall.Round(time.Millisecond))
+	return fmt.Sprintf("%d requests, %d refused, %s failed, longest stall %v", o.requests, o.refused, o.faults(), o.stall.Round(time.Millisecond))
 }
 
 // judge says whose fault each failure was. The rule is strict: a failure is

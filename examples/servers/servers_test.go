@@ -6,14 +6,15 @@
 // under a load of new connections, through rollouts and crashes; and, as a
 // control, restarted the plain way: stop, then start.
 //
-//	go test ./examples/servers                          a few of each
-//	go test ./examples/servers -run Table -timeout 2h \
-//	    -rollouts 50 -crashes 50 -table ../README.md    the table of README.md
+//	go test ./examples/servers                                   a few of each
+//	go test ./examples/servers -run Table -timeout 2h -table ../README.md
+//	                                                             50 of each, and the table of README.md
 //
-// None may be refused, and no failure may be ours: see fault.go.
+// None may be refused, and no failure may be ours: see judge.
 package servers
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"net"
@@ -27,11 +28,11 @@ import (
 )
 
 var (
-	rollouts = flag.Int("rollouts", 5, "rollouts of each server")
-	crashes  = flag.Int("crashes", 5, "crashes of each server")
-	plain    = flag.Int("plain", 2, "plain restarts of each server, as a control")
+	rollouts = flag.Int("rollouts", 0, "rollouts of each server; 0: 5, or 50 with -table")
+	crashes  = flag.Int("crashes", 0, "crashes of each server; 0: 5, or 50 with -table")
+	plain    = flag.Int("plain", 0, "plain restarts of each server, as a control; 0: 1, or 5 with -table")
 	rate     = flag.Int("rate", 400, "new connections a second; 0 is as many as possible")
-	table    = flag.String("table", "", "write the table of results into this file")
+	table    = flag.String("table", "", "write the table of results into this file, between its two marks")
 )
 
 // patience bounds each single wait.
@@ -45,6 +46,11 @@ var built struct {
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	few, control := 5, 1
+	if *table != "" {
+		few, control = 50, 5
+	}
+	*rollouts, *crashes, *plain = cmp.Or(*rollouts, few), cmp.Or(*crashes, few), cmp.Or(*plain, control)
 	os.Exit(run(m))
 }
 
@@ -83,10 +89,7 @@ func TestServers(t *testing.T) {
 	}
 	for _, s := range servers {
 		t.Run(s.name, func(t *testing.T) {
-			r := measure(t, s)
-			t.Logf("rollouts: %v", r.rollouts)
-			t.Logf("crashes:  %v", r.crashes)
-			t.Logf("plain:    %v", r.plain)
+			measure(t, s)
 		})
 	}
 }
@@ -99,9 +102,7 @@ func TestTable(t *testing.T) {
 	var rows []row
 	for _, s := range servers {
 		t.Run(s.name, func(t *testing.T) {
-			r := measure(t, s)
-			t.Logf("%+v", r)
-			rows = append(rows, r)
+			rows = append(rows, measure(t, s))
 		})
 	}
 	if t.Failed() {
@@ -135,6 +136,12 @@ func measure(t *testing.T, s server) row {
 	r.crashes = crashIt(t, &p, s, sup, *crashes)
 	sup.stop(t)
 	r.plain = restartIt(t, &p, s, argv, *plain)
+	t.Logf("rollouts: %v", r.rollouts)
+	t.Logf("crashes:  %v", r.crashes)
+	t.Logf("plain:    %v", r.plain)
+	for _, line := range sup.complaints() {
+		t.Logf("supervise complained: %s", line)
+	}
 	for what, o := range map[string]outcome{"rollouts": r.rollouts, "crashes": r.crashes} {
 		if o.refused > 0 {
 			t.Errorf("%s: %d connections were refused", what, o.refused)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -86,6 +87,27 @@ func (sup *supervised) lines() []string {
 	sup.mu.Lock()
 	defer sup.mu.Unlock()
 	return slices.Clone(sup.log)
+}
+
+// complaints are the distinct warnings and errors, with their number; that a
+// generation ended is none.
+func (sup *supervised) complaints() []string {
+	sup.mu.Lock()
+	defer sup.mu.Unlock()
+	count, first := map[string]int{}, map[string]string{}
+	for i, e := range sup.news {
+		if (e.Level == "warn" || e.Level == "error") && !strings.HasPrefix(e.Message, "ended") {
+			if count[e.Message]++; count[e.Message] == 1 {
+				first[e.Message] = sup.log[i]
+			}
+		}
+	}
+	var all []string
+	for message, n := range count {
+		all = append(all, fmt.Sprintf("%d times: %s", n, first[message]))
+	}
+	slices.Sort(all)
+	return all
 }
 
 // now is how many entries there are.

@@ -1,3 +1,70 @@
 package servers
 
-func writeTable(file string, rows []row) error { return nil }
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The table stands between these two lines of the file.
+const (
+	tableBegins = "<!-- written by go test ./examples/servers -run Table; not by hand -->"
+	tableEnds   = "<!-- end of the table -->"
+)
+
+func writeTable(file string, rows []row) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := strings.Cut(string(text), tableBegins)
+	_, after, ends := strings.Cut(rest, tableEnds)
+	if !ok || !ends {
+		return fmt.Errorf("cannot write the table: %s has not the lines %q and %q", file, tableBegins, tableEnds)
+	}
+	return os.WriteFile(file, []byte(before+tableBegins+"\n\n"+formatTable(rows)+"\n"+tableEnds+after), 0o644)
+}
+
+func formatTable(rows []row) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d rollouts, %d crashes and %d plain restarts of each, under %s new connections a second of %d clients; Linux %s, %s, %d processors.\n\n",
+		*rollouts, *crashes, *plain, asked(), workers, kernel(), runtime.GOARCH, runtime.NumCPU())
+	b.WriteString("| server | rollouts: requests | refused | failed | longest stall | crashes: requests | refused | failed | longest stall | plain restarts: refused | failed | longest stall |\n")
+	b.WriteString("| --- |" + strings.Repeat(" ---: |", 11) + "\n")
+	for _, r := range rows {
+		fmt.Fprintf(&b, "| %s %s |", r.title, r.version)
+		for _, o := range []outcome{r.rollouts, r.crashes} {
+			fmt.Fprintf(&b, " %d | %d | %s | %s |", o.requests, o.refused, o.faults(), milliseconds(o.stall))
+		}
+		fmt.Fprintf(&b, " %d | %d | %s |\n", r.plain.refused, r.plain.failed(), milliseconds(r.plain.stall))
+	}
+	return b.String()
+}
+
+func milliseconds(d time.Duration) string {
+	return fmt.Sprintf("%d ms", (d + time.Millisecond/2).Milliseconds())
+}
+
+func asked() string {
+	if *rate == 0 {
+		return "as many as possible"
+	}
+	return fmt.Sprint(*rate)
+}
+
+func kernel() string {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return "of an unknown version"
+	}
+	release := unix.ByteSliceToString(name.Release[:])
+	// The version, and not whose build it is.
+	if i := strings.IndexByte(release, '-'); i >= 0 {
+		release = release[:i]
+	}
+	return release
+}
