@@ -36,7 +36,7 @@ var (
 )
 
 // patience bounds each single wait.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // built has what the tests need, made once by TestMain.
 var built struct {
