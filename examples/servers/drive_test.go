@@ -86,8 +86,8 @@ func (c *control) start(t *testing.T) {
 	defer log.Close()
 	c.cmd = exec.Command(c.argv[0], c.argv[1:]...)
 	c.cmd.Stdout, c.cmd.Stderr = log, log
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a group of its own, to be signalled as one
-	if err := c.cmd.Start(); err != nil {
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL} // a group of its own, to be signalled as one
+	if err := built.starter.start(c.cmd); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan struct{})

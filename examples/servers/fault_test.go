@@ -14,6 +14,7 @@ type outcome struct {
 	requests int64
 	refused  int64
 	stall    time.Duration // the longest wait of a request that was answered, or silence between any two answers
+	slowest  load.Slow     // of those answered
 
 	// Failures that were not refused, by whose fault they were.
 	server []load.Failure
@@ -42,7 +43,8 @@ func (o outcome) faults() string {
 }
 
 func (o outcome) String() string {
-	return fmt.Sprintf("%d requests, %d refused, %s failed, longest stall %v", o.requests, o.refused, o.faults(), o.stall.Round(time.Millisecond))
+	return fmt.Sprintf("%d requests, %d refused, %s failed, longest stall %v (connected in %v, at %s, %s)", o.requests, o.refused, o.faults(),
+		o.stall.Round(time.Millisecond), o.slowest.Connect.Round(time.Microsecond), o.slowest.Began.Format(stamp), o.slowest.Phase)
 }
 
 // judge says whose fault each failure was. The rule is strict: a failure is
@@ -54,7 +56,7 @@ func (o outcome) String() string {
 //	         those when their listener is closed), so a server closed it
 //	ours     everything else: refused, reset, no answer in time
 func judge(r load.Result, silent time.Duration, deaths []crash.Death) outcome {
-	o := outcome{requests: r.Total(), refused: r.Refused, stall: max(r.Max, silent)}
+	o := outcome{requests: r.Total(), refused: r.Refused, stall: max(r.Max, silent), slowest: r.Slowest}
 	for _, f := range r.Failures {
 		taken := false
 		for i := range deaths {

@@ -64,7 +64,9 @@ func (p *ping) request() {
 	if err == nil {
 		p.ok.Add(1)
 		p.result.OK++
-		p.result.Max = max(p.result.Max, f.Ended.Sub(f.Began))
+		if took := f.Ended.Sub(f.Began); took > p.result.Max {
+			p.result.Max, p.result.Slowest = took, load.Slow{Began: f.Began, Phase: f.Phase}
+		}
 		return
 	}
 	p.failed.Add(1)

@@ -40,8 +40,8 @@ const patience = time.Minute
 
 // built has what the tests need, made once by TestMain.
 var built struct {
-	dir       string
 	supervise string
+	starter   starter
 }
 
 func TestMain(m *testing.M) {
@@ -61,7 +61,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	built.dir, built.supervise = dir, filepath.Join(dir, "supervise")
+	built.supervise, built.starter = filepath.Join(dir, "supervise"), newStarter()
 	if err := goBuild(built.supervise, "../../cmd/supervise", ""); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -150,11 +150,15 @@ func measure(t *testing.T, s server) row {
 			t.Errorf("%s: a failure that is ours: %s, connection %v to %v, %s, from %s", what, f.Error(), f.Began.Format(stamp), f.Ended.Format(stamp), f.Phase, f.Local)
 		}
 	}
-	if t.Failed() {
+	if t.Failed() || max(r.rollouts.stall, r.crashes.stall) > longStall {
 		t.Logf("supervise wrote\n%s", strings.Join(sup.lines(), "\n"))
 	}
 	return r
 }
+
+// longStall is what makes one look at the log; it is no failure, for how long a
+// server takes to start is its own affair.
+const longStall = 900 * time.Millisecond
 
 // stamp is the time of day, to be compared with a log.
 const stamp = "15:04:05.000000"

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -53,7 +54,9 @@ func superviseIt(t *testing.T, p *place, s server, argv []string) *supervised {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := sup.cmd.Start(); err != nil {
+	// A test that is killed takes its supervise along, and that its server.
+	sup.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if err := built.starter.start(sup.cmd); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
@@ -64,6 +67,27 @@ func superviseIt(t *testing.T, p *place, s server, argv []string) *supervised {
 	t.Cleanup(func() { sup.stop(t) })
 	sup.await(t, 0, "ready")
 	return sup
+}
+
+// starter starts commands from a thread that lives as long as the test binary,
+// since PR_SET_PDEATHSIG of prctl(2) is about the thread.
+type starter chan func()
+
+func newStarter() starter {
+	s := make(starter)
+	go func() {
+		runtime.LockOSThread()
+		for f := range s {
+			f()
+		}
+	}()
+	return s
+}
+
+func (s starter) start(cmd *exec.Cmd) error {
+	done := make(chan error)
+	s <- func() { done <- cmd.Start() }
+	return <-done
 }
 
 func (sup *supervised) read(out io.Reader) {
