@@ -209,6 +209,10 @@ type (
 	// evStranded if there are.
 	actCheckStranded struct{}
 
+	// actRetire closes, soon, the learned sockets that only this generation
+	// serves: it was told to stop, and who took over has not bound them.
+	actRetire struct{ gen int }
+
 	// actReload carries out a reload that was remembered: evReload follows once
 	// it is known what the current generation listens on.
 	actReload struct{ cause string }
@@ -250,6 +254,7 @@ func (actKill) isAction()           {}
 func (actCheckEmpty) isAction()     {}
 func (actRelease) isAction()        {}
 func (actCheckStranded) isAction()  {}
+func (actRetire) isAction()         {}
 func (actReload) isAction()         {}
 func (actCloseListeners) isAction() {}
 func (actForeground) isAction()     {}

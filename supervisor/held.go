@@ -54,7 +54,7 @@ func (l *loop) lookForUnheld(in *instance, done func()) {
 				l.unheldFound(in, first)
 			case err != nil && in.unheld != nil && !in.configured():
 				// It may not be looked into, and a bind of it went to the kernel.
-				l.send(evUnheld{gen: in.n, because: in.unheld.Error(), do: interceptHint(in.unheld)})
+				l.send(evUnheld{gen: in.n, because: unheldCause(in.unheld), do: interceptHint(in.unheld)})
 			}
 			done()
 		})
@@ -110,7 +110,7 @@ func (l *loop) unheldFound(in *instance, o ready.Listener) {
 	case l.noFilter != nil:
 		because, do = l.noFilter.Error(), interceptHint(l.noFilter)
 	case in.unheld != nil:
-		because, do = in.unheld.Error(), interceptHint(in.unheld)
+		because, do = unheldCause(in.unheld), interceptHint(in.unheld)
 	}
 	l.send(evUnheld{gen: in.n, because: what + ": " + because, do: do})
 }

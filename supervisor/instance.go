@@ -57,8 +57,10 @@ type instance struct {
 	path string // of the file that was executed
 
 	watching context.CancelFunc // readiness
+	watchCtx context.Context    // of watching
 	gate     context.CancelFunc
 	quiesced *listen.Quiesced // shared listeners that it was silenced on
+	muted    []*listen.Socket // sockets that end with it, and take no new connections
 	recheck  time.Duration    // pause before the next look whether the tree is empty
 }
 

@@ -56,6 +56,10 @@ func (l *loop) perform(a action) {
 		}
 	case actCheckStranded:
 		l.lookForStranded = true
+	case actRetire:
+		if in := l.instance(a.gen); in != nil {
+			l.retire(in)
+		}
 	case actReload:
 		l.reload(a.cause)
 	case actCloseListeners:
@@ -146,6 +150,7 @@ func (l *loop) steer(in *instance) {
 			l.warn(in, "cannot wake the old generation up again", err)
 		}
 	}
+	l.unmute(in)
 	if err := l.set.Steer(in.lanes); err != nil {
 		l.warn(in, "cannot move new connections", err)
 	}
@@ -200,6 +205,7 @@ func (l *loop) startGate(in *instance, bound time.Duration) {
 		l.warn(in, "cannot see the processes of the old generation", err)
 	}
 	note := l.quiesce(in, pids)
+	l.mute(in)
 	gen, lanes := in.n, in.lanes
 	l.children.Go(func() {
 		defer cancel()

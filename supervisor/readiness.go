@@ -47,7 +47,7 @@ func (l *loop) becameReady(in *instance, how string, evidence bool) {
 // needs no watching: the notify socket is always read.
 func (l *loop) watchReady(in *instance) {
 	ctx, cancel := context.WithCancel(context.Background())
-	in.watching = cancel
+	in.watching, in.watchCtx = cancel, ctx
 	kind := l.cfg.Ready.Kind
 	if kind == config.ReadyAuto && (l.cfg.Type == config.Notify || l.cfg.Type == config.NotifyReload) {
 		kind = config.ReadyNotify
@@ -65,6 +65,9 @@ func (l *loop) watchReady(in *instance) {
 			return // the generation before said READY=1, so this one must
 		}
 		l.watchListening(ctx, in, kind)
+		if in.unheld != nil { // it was faster than the news of its start
+			l.watchUnheld(in)
+		}
 	case config.ReadyHTTP, config.ReadyTCP, config.ReadyCommand:
 		l.watchProbe(ctx, in)
 	}
@@ -88,6 +91,11 @@ func (l *loop) watchListening(ctx context.Context, in *instance, kind config.Rea
 	if len(in.lanes) == 0 && !l.intercepts() {
 		if kind == config.ReadyListening {
 			l.watchOwnListeners(ctx, in)
+			return
+		}
+		if l.noFilter != nil { // a server, perhaps, that we would have learned from
+			l.watchOwnListeners(ctx, in)
+			l.watchIdle(ctx, in, time.Now())
 			return
 		}
 		// No socket of ours: all that can be known is that it lives.
@@ -200,6 +208,18 @@ func (l *loop) watchIdle(ctx context.Context, in *instance, since time.Time) {
 		}
 		l.watchIdle(ctx, in, since)
 	})
+}
+
+// watchUnheld looks, beside everything else, for listeners that are not held,
+// once a bind is known that could not be answered.
+func (l *loop) watchUnheld(in *instance) {
+	if in.watchCtx == nil || in.watchCtx.Err() != nil {
+		return
+	}
+	if kind := l.cfg.Ready.Kind; kind == config.ReadyListening || kind == config.ReadyAuto && !l.speaks &&
+		l.cfg.Type != config.Notify && l.cfg.Type != config.NotifyReload {
+		l.watchOwnListeners(in.watchCtx, in)
+	}
 }
 
 // watchOwnListeners waits for listeners that the command bound by itself.

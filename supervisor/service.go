@@ -60,7 +60,8 @@ type service struct {
 	pending      bool   // a reload came while it could not be carried out
 	pendingCause string // of that reload
 	rollout      *rollout
-	plainDone    int // reloads that had to be restarts
+	unheldSaid   string // why a generation has listeners that are not held, as logged
+	plainDone    int    // reloads that had to be restarts
 	rolloutsDone int
 	rolloutsFail int
 	strandFails  int       // rollouts for stranded clients that failed in a row

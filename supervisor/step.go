@@ -218,7 +218,8 @@ func (s *service) onUnheld(g *generation, ev evUnheld) {
 		return
 	}
 	g.unheld = true
-	if s.roleOf(g) != roleOld {
+	if s.roleOf(g) != roleOld && s.unheldSaid != ev.because {
+		s.unheldSaid = ev.because // once, not for each generation
 		s.log(levelWarn, g, "the command listens on what cannot be handed over: a reload is a stop and a start",
 			"because", ev.because, "do", ev.do)
 	}
@@ -416,6 +417,7 @@ func (s *service) onGate(now time.Time, g *generation, r GateResult) {
 		fields = append(fields, "note", r.Note)
 	}
 	s.end(now, g, causeAsked)
+	s.do(actRetire{gen: g.n})
 	s.log(level, g, "old generation drained", fields...)
 	s.tookOver(now, g)
 }

@@ -145,6 +145,10 @@ func (w *world) perform(a action) []event {
 		if strings.HasPrefix(a.message, "cannot happen") {
 			w.fatalf("%s", a.message)
 		}
+	case actRetire:
+		if p := w.proc(a.gen); !p.stopped && !p.released {
+			w.fatalf("generation %d is retired before it was told to stop", a.gen)
+		}
 	case actWatchReady, actForeground, actNotify, actCheckStranded:
 	}
 	return nil

@@ -86,8 +86,26 @@ func interceptHint(err error) string {
 	case errors.Is(err, intercept.ErrNotPermitted):
 		return "in a container: --cap-add SYS_PTRACE and a seccomp profile that allows seccomp(2); or use --listen with LISTEN_FDS"
 	}
-	return "Linux 5.9 or newer is needed; or use --listen with LISTEN_FDS"
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return "in a container: --cap-add SYS_PTRACE; elsewhere: run supervise as root, or let the command be dumpable and of our own user; or use --listen with LISTEN_FDS"
+	case errors.Is(err, intercept.ErrUnsupported), errors.Is(err, unix.ENOSYS):
+		return "Linux 5.9 or newer is needed; or use --listen with LISTEN_FDS"
+	}
+	return "let the command bind by bind(2), here and not in another namespace; or use --listen with LISTEN_FDS"
 }
+
+// unheldCause is why a bind could not be answered, without what differs each
+// time: it is told once.
+func unheldCause(err error) string {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return "its process may not be looked into (pidfd_getfd, /proc/PID): operation not permitted"
+	}
+	return err.Error()
+}
+
+// errRenamed: the path of a unix socket is gone between bind and listen.
+var errRenamed = errors.New("its path is not there any more: it was renamed after bind")
 
 // serveBinds answers the calls that wait.
 func (l *loop) serveBinds(in *instance) {
@@ -205,7 +223,10 @@ func (h *swapper) fresh(c *intercept.Call) intercept.Decision {
 	if c.Key.Family == unix.AF_UNIX || c.Key.Type != unix.SOCK_STREAM {
 		return intercept.Pass() // kept when the child listens
 	}
-	beside := h.reshape(c.Key)
+	beside, own := h.reshape(c.Key)
+	if own {
+		return intercept.Pass() // as it would be without us: EADDRINUSE, mostly
+	}
 	fd, err := unix.Socket(c.Key.Family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
 	if err != nil {
 		return intercept.Pass()
@@ -260,16 +281,20 @@ func bindLike(fd int, c *intercept.Call, beside bool) error {
 
 // reshape makes room for another shape of a port that is held ([::]:80 where
 // 0.0.0.0:80 is held): what no living generation uses is closed. Of what one
-// uses both are there until it is gone; beside reports that.
-func (h *swapper) reshape(key intercept.Key) (beside bool) {
+// uses both are there until it is gone; beside reports that. What this very
+// generation bound stays; own reports that.
+func (h *swapper) reshape(key intercept.Key) (beside, own bool) {
 	l := h.l
 	for _, one := range l.set.Sockets() {
 		if !keyOf(one).Conflicts(key) {
 			continue
 		}
+		if h.in.claims(one) {
+			return false, true
+		}
 		if l.usedBy(one, h.in) {
 			beside = true
-			l.log.Warn("the port is bound in another shape; both are held until the old generation is gone",
+			l.log.Warn("the port is bound in another shape; until the old generation is told to stop, clients come to either",
 				"service", l.cfg.Name, "generation", h.in.n, "held", one.Addr(), "bound", key)
 			continue
 		}
@@ -277,7 +302,7 @@ func (h *swapper) reshape(key intercept.Key) (beside bool) {
 			"service", l.cfg.Name, "generation", h.in.n, "held", one.Addr(), "bound", key)
 		l.drop(one)
 	}
-	return beside
+	return beside, false
 }
 
 // usedBy reports whether a generation other than this one was lent a lane of it.
@@ -321,7 +346,13 @@ func (h *swapper) Listen(c *intercept.Call) (keep bool) {
 	if !c.Bound {
 		return false // its bind was not seen: it could not be handed over again
 	}
-	one, warnings, err := l.set.Learn(listen.Inherited{FD: c.Socket, Name: l.cfg.Name})
+	if c.Key.Family == unix.AF_UNIX && !c.Key.Abstract() {
+		if err := unix.Access(c.Key.Path, unix.F_OK); errors.Is(err, unix.ENOENT) {
+			h.Event(intercept.Event{Kind: intercept.Unheld, TID: c.TID, Key: c.Key, Err: errRenamed})
+			return false
+		}
+	}
+	one, warnings, err := l.set.Learn(listen.Inherited{FD: c.Socket, Name: l.cfg.Name, Path: c.Key.Path})
 	for _, w := range warnings {
 		l.log.Warn(w.String(), "service", l.cfg.Name, "generation", in.n)
 	}
@@ -389,12 +420,16 @@ func (h *swapper) Event(ev intercept.Event) {
 	case intercept.Unheld:
 		if in.unheld == nil {
 			in.unheld = ev.Err
+			l.watchUnheld(in)
 		}
-		if text := ev.Err.Error(); !l.unheld[text] {
+		if text := unheldCause(ev.Err); !l.unheld[text] {
 			if l.unheld == nil {
 				l.unheld = map[string]bool{}
 			}
 			l.unheld[text] = true // once, however many there are
+			if ev.Key == (intercept.Key{}) {
+				fields = fields[:len(fields)-2]
+			}
 			l.log.Warn("a listener of the command cannot be kept: it gets a plain restart", append(fields, "because", ev.Err, "do", interceptHint(ev.Err))...)
 		}
 	case intercept.Damaged:

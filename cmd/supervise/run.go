@@ -129,7 +129,7 @@ func addDirectives(f *pflag.FlagSet, svc *config.Service) {
 			short = "l"
 		}
 		flag := f.VarPF(v, d.Flag, short, help(d))
-		if d.Arg == "BOOL" {
+		if d.Arg == "BOOLEAN" {
 			flag.NoOptDefVal = "yes"
 		}
 	}

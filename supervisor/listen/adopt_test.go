@@ -63,7 +63,7 @@ func TestAdoptTCP(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, warns := adopted(t, nil, Inherited{fd, "web"})
+			s, warns := adopted(t, nil, Inherited{FD: fd, Name: "web"})
 			web := s.Sockets()[0]
 			if shared, why := web.Shared(); shared || len(warns) > 0 {
 				t.Fatal(why, warns)
@@ -106,7 +106,7 @@ func TestAdoptTCP(t *testing.T) {
 func TestAdoptUDP(t *testing.T) {
 	checkFDs(t)
 	fd := foreign(t, "udp", "127.0.0.1:0", 0, nil)
-	s, warns := adopted(t, nil, Inherited{fd, "dns"})
+	s, warns := adopted(t, nil, Inherited{FD: fd, Name: "dns"})
 	dns := s.Sockets()[0]
 	if shared, why := dns.Shared(); shared || len(warns) > 0 {
 		t.Fatal(why, warns)
@@ -165,7 +165,7 @@ func TestAdoptUnderLoad(t *testing.T) {
 			c.Close()
 		}
 	}()
-	s, _ := adopted(t, nil, Inherited{fd, ""})
+	s, _ := adopted(t, nil, Inherited{FD: fd, Name: ""})
 	a := lend(t, s)
 	taken := 0
 	drain := func() {
@@ -205,7 +205,7 @@ func TestAdoptedStaysShared(t *testing.T) {
 				test.cfg(&c)
 				sockets = append(sockets, c)
 			}
-			s, warns := adopted(t, sockets, Inherited{fd, "x"})
+			s, warns := adopted(t, sockets, Inherited{FD: fd, Name: "x"})
 			web := s.Sockets()[0]
 			shared, why := web.Shared()
 			if !shared || why == "" {
@@ -242,7 +242,7 @@ func TestAdoptOfAnotherOwner(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	s, warns := adopted(t, nil, Inherited{fd, "x"})
+	s, warns := adopted(t, nil, Inherited{FD: fd, Name: "x"})
 	if shared, why := s.Sockets()[0].Shared(); shared || len(warns) != 0 {
 		t.Fatal(why, warns)
 	}
@@ -263,7 +263,7 @@ func TestAdoptMatches(t *testing.T) {
 	byAddr.Name = "address"
 	byName := ip("tcp", "127.0.0.1:1")
 	byName.Name = "name"
-	s, warns := adopted(t, configs(byName, byAddr), Inherited{two, "name"}, Inherited{one, "other"})
+	s, warns := adopted(t, configs(byName, byAddr), Inherited{FD: two, Name: "name"}, Inherited{FD: one, Name: "other"})
 	all := s.Sockets()
 	if len(all) != 2 || all[0].Lanes()[0].FD() != two || all[1].Lanes()[0].FD() != one || all[1].Name() != "address" {
 		t.Errorf("%+v", all)
@@ -280,7 +280,7 @@ func TestAdoptRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(pipe[1])
-	_, _, err := Open(nil, []Inherited{{pipe[0], "pipe"}})
+	_, _, err := Open(nil, []Inherited{{FD: pipe[0], Name: "pipe"}})
 	var oe *OpenError
 	if !errors.As(err, &oe) || oe.Errno != unix.ENOTSOCK || oe.Stage != "adopt" {
 		t.Errorf("%v", err)
@@ -292,7 +292,7 @@ func TestAdoptRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := Open(nil, []Inherited{{fd, "unbound"}}); err == nil {
+	if _, _, err := Open(nil, []Inherited{{FD: fd, Name: "unbound"}}); err == nil {
 		t.Error("an unbound socket was adopted")
 	}
 }
@@ -308,7 +308,7 @@ func TestAdoptUnix(t *testing.T) {
 		if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
 			t.Fatal(err)
 		}
-		s, warns := adopted(t, nil, Inherited{fd, "u"})
+		s, warns := adopted(t, nil, Inherited{FD: fd, Name: "u"})
 		one := s.Sockets()[0]
 		if len(warns) > 0 || one.Network() != network || one.Addr() != path {
 			t.Errorf("%v %v %v", one.Network(), one.Addr(), warns)

@@ -21,6 +21,9 @@ func (s *Set) Learn(in Inherited) (*Socket, []Warning, error) {
 		return nil, nil, err
 	}
 	g := given[0]
+	if in.Path != "" {
+		g.found.Path = in.Path
+	}
 	flags, err := unix.FcntlInt(uintptr(g.fd), unix.F_GETFL, 0)
 	if err != nil {
 		unix.Close(g.fd)

@@ -19,6 +19,10 @@ const portTries = 32
 type Inherited struct {
 	FD   int
 	Name string
+
+	// Path is where a unix socket is, absolute, if the one who knows tells it: the
+	// address that the socket has may be relative to its binder's directory.
+	Path string
 }
 
 // Set holds the listeners of one supervisor.
