@@ -97,10 +97,10 @@ func (l *loop) retireSocket(in *instance, one *listen.Socket, told time.Time, pa
 		}
 	}
 	fields := []any{"service", l.cfg.Name, "generation", in.n, "address", one.Addr()}
+	l.drop(one)
 	if lost > 0 {
 		l.log.Warn("address released: the new generation does not bind it; clients in its queue are reset", append(fields, "clients", lost)...)
 	} else {
 		l.log.Info("address released: the new generation does not bind it", fields...)
 	}
-	l.drop(one)
 }

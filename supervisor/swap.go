@@ -286,7 +286,9 @@ func bindLike(fd int, c *intercept.Call, beside bool) error {
 func (h *swapper) reshape(key intercept.Key) (beside, own bool) {
 	l := h.l
 	for _, one := range l.set.Sockets() {
-		if !keyOf(one).Conflicts(key) {
+		held := keyOf(one)
+		held.NetNS = key.NetNS // others are passed on
+		if !held.Conflicts(key) {
 			continue
 		}
 		if h.in.claims(one) {
@@ -298,9 +300,9 @@ func (h *swapper) reshape(key intercept.Key) (beside, own bool) {
 				"service", l.cfg.Name, "generation", h.in.n, "held", one.Addr(), "bound", key)
 			continue
 		}
+		l.drop(one)
 		l.log.Warn("the port is bound in another shape; the old one is closed",
 			"service", l.cfg.Name, "generation", h.in.n, "held", one.Addr(), "bound", key)
-		l.drop(one)
 	}
 	return beside, false
 }
@@ -513,8 +515,8 @@ func (l *loop) releaseUnclaimed() {
 	}
 	for _, one := range l.set.Sockets() {
 		if one.Learned() && !in.uses(one) {
-			l.log.Info("address released: the command does not bind it any more", "service", l.cfg.Name, "generation", in.n, "address", one.Addr())
 			l.drop(one)
+			l.log.Info("address released: the command does not bind it any more", "service", l.cfg.Name, "generation", in.n, "address", one.Addr())
 		}
 	}
 }

@@ -362,6 +362,7 @@ func interceptWords(add func(word string, least int, usage string, f func(ts *te
 	add("unharmed", 1, "NAME [REFUSED]: ends the load; every connection was answered, or at most so many were refused", unharmed)
 	add("build", 3, "VAR GOARCH PACKAGE", build)
 	add("nobodybin", 1, "VAR: a directory with the programs, for the user nobody", nobodyBin)
+	add("addresses", 1, "ADDRESS|STEP...: what the file addresses says; NETWORK:ADDRESS is a step listen", addresses)
 	add("elsewhere", 2, "VAR ADDRESS: what holds it for another story: a process that is not supervised", elsewhere)
 }
 
@@ -462,6 +463,17 @@ func nobodyBin(ts *testscript.TestScript, _ *story, _ bool, args []string) {
 		ts.Check(os.Link(filepath.Join(dir, "binder"), filepath.Join(dir, name)))
 	}
 	ts.Setenv(args[0], dir)
+}
+
+func addresses(ts *testscript.TestScript, _ *story, _ bool, args []string) {
+	for i, a := range args {
+		if strings.HasPrefix(a, "tcp") {
+			args[i] = "listen:" + a
+		}
+	}
+	file := ts.MkAbs("addresses")
+	ts.Check(os.WriteFile(file+".new", []byte(strings.Join(args, "\n")+"\n"), 0o644))
+	ts.Check(os.Rename(file+".new", file))
 }
 
 // elsewhere binds an address and says who it is.
