@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"errors"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -66,7 +67,11 @@ func (l *loop) healLane(lane *listen.Lane) {
 	err := l.set.HealLane(lane)
 	switch {
 	case err == nil:
-		l.log.Warn("a listener was shut down by the command and listens again", fields...)
+		level := l.log.Warn
+		if l.isEnding(lane) { // shutdown(2) is how some close a listener; it was healed to keep the group's order
+			level = l.log.Debug
+		}
+		level("a listener was shut down by the command and listens again", fields...)
 		l.watchLanes()
 	case errors.Is(err, listen.ErrReplaced):
 		l.log.Error("a listener was shut down by the command; a new one took its place, for the next generation", fields...)
@@ -75,4 +80,19 @@ func (l *loop) healLane(lane *listen.Lane) {
 	default:
 		l.log.Error("a listener was shut down by the command and cannot be healed", append(fields, "error", err)...)
 	}
+}
+
+// isEnding reports whether only generations that were told to stop have the lane.
+func (l *loop) isEnding(lane *listen.Lane) bool {
+	ending := false
+	for _, in := range l.instances {
+		if slices.Contains(in.lanes, lane) {
+			g := l.s.gen(in.n)
+			if g == nil || g.state != genKilling {
+				return false
+			}
+			ending = true
+		}
+	}
+	return ending
 }

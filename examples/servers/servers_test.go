@@ -32,6 +32,7 @@ var (
 	crashes  = flag.Int("crashes", 0, "crashes of each server; 0: 5, or 50 with -table")
 	plain    = flag.Int("plain", 0, "plain restarts of each server, as a control; 0: 1, or 5 with -table")
 	rate     = flag.Int("rate", 400, "new connections a second; 0 is as many as possible")
+	look     = flag.Duration("look", time.Second, "a stall of this length is worth to show supervise's log; it is no failure")
 	table    = flag.String("table", "", "write the table of results into this file, between its two marks")
 )
 
@@ -140,7 +141,7 @@ func measure(t *testing.T, s server) row {
 	t.Logf("crashes:  %v", r.crashes)
 	t.Logf("plain:    %v", r.plain)
 	for _, line := range sup.complaints() {
-		t.Logf("supervise complained: %s", line)
+		t.Errorf("supervise complained of a good server: %s", line)
 	}
 	for what, o := range map[string]outcome{"rollouts": r.rollouts, "crashes": r.crashes} {
 		if o.refused > 0 {
@@ -150,15 +151,11 @@ func measure(t *testing.T, s server) row {
 			t.Errorf("%s: a failure that is ours: %s, connection %v to %v, %s, from %s", what, f.Error(), f.Began.Format(stamp), f.Ended.Format(stamp), f.Phase, f.Local)
 		}
 	}
-	if t.Failed() || max(r.rollouts.stall, r.crashes.stall) > longStall {
+	if t.Failed() || max(r.rollouts.stall, r.crashes.stall) > *look {
 		t.Logf("supervise wrote\n%s", strings.Join(sup.lines(), "\n"))
 	}
 	return r
 }
-
-// longStall is what makes one look at the log; it is no failure, for how long a
-// server takes to start is its own affair.
-const longStall = 900 * time.Millisecond
 
 // stamp is the time of day, to be compared with a log.
 const stamp = "15:04:05.000000"

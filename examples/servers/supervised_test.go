@@ -113,14 +113,15 @@ func (sup *supervised) lines() []string {
 	return slices.Clone(sup.log)
 }
 
-// complaints are the distinct warnings and errors, with their number; that a
-// generation ended is none.
+// complaints are the distinct warnings and errors, with their number. That a
+// generation ended is none, nor that a bound of the gate was met: what was lost
+// by that is counted as a failure.
 func (sup *supervised) complaints() []string {
 	sup.mu.Lock()
 	defer sup.mu.Unlock()
 	count, first := map[string]int{}, map[string]string{}
 	for i, e := range sup.news {
-		if (e.Level == "warn" || e.Level == "error") && !strings.HasPrefix(e.Message, "ended") {
+		if (e.Level == "warn" || e.Level == "error") && !strings.HasPrefix(e.Message, "ended") && e.Message != "old generation drained" {
 			if count[e.Message]++; count[e.Message] == 1 {
 				first[e.Message] = sup.log[i]
 			}
