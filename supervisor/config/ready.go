@@ -18,7 +18,7 @@ const (
 // ParseReady reads --ready and Ready=:
 //
 //	auto  notify  listening  exec
-//	http://HOST[:PORT][/PATH]  https://...  http://unix:/run/x.sock:/path
+//	http://HOST[:PORT][/PATH]  http://unix:/run/x.sock:/path
 //	/healthz             HTTP on the service's first tcp socket
 //	:8080/healthz        HTTP on this port of localhost
 //	tcp:ADDRESS          of the --listen grammar
@@ -112,7 +112,10 @@ func (r *Ready) setWhen(when string) error {
 	switch {
 	case when == "":
 		return errors.New("it is empty; write for example auto, notify or /healthz")
-	case scheme == "http" || scheme == "https":
+	case scheme == "https":
+		// TLS is a quarter of the program, in memory too, for everybody.
+		return errors.New("https is not probed; write tcp:NAME, or exec:curl -fksS https://...")
+	case scheme == "http":
 		r.Kind, r.URL = ReadyHTTP, when
 		return checkProbeURL(when)
 	case scheme == "tcp":
@@ -131,7 +134,7 @@ func (r *Ready) setWhen(when string) error {
 	case when[0] == ':':
 		return fmt.Errorf("%q alone says not how to ask; write tcp:%s or %s/path", when, when, when)
 	}
-	return errors.New("write auto, notify, listening, exec, http://..., https://..., /path, :PORT/path, tcp:ADDRESS, tcp:NAME, exec:COMMAND or delay:SPAN")
+	return errors.New("write auto, notify, listening, exec, http://..., /path, :PORT/path, tcp:ADDRESS, tcp:NAME, exec:COMMAND or delay:SPAN")
 }
 
 // plainReady are the kinds that are said by a word alone.
@@ -150,9 +153,6 @@ func checkProbeURL(s string) error {
 		return fmt.Errorf("%q is no URL; write %s://127.0.0.1:8080/path", s, strings.TrimSuffix(scheme, ":"))
 	}
 	if path, ok := strings.CutPrefix(rest, "unix:"); ok {
-		if scheme == "https" {
-			return errors.New("https over a unix socket is not supported; write http://unix:/run/x.sock:/path")
-		}
 		path, _, _ = strings.Cut(path, ":")
 		return checkUnixPath(path)
 	}

@@ -18,7 +18,6 @@ func TestParseReady(t *testing.T) {
 		" listening ":                      {Kind: ReadyListening, Interval: interval, Timeout: timeout},
 		"exec":                             {Kind: ReadyExec, Interval: interval, Timeout: timeout},
 		"http://127.0.0.1:80/x?interval=3": {Kind: ReadyHTTP, URL: "http://127.0.0.1:80/x?interval=3", Interval: interval, Timeout: timeout},
-		"https://localhost/":               {Kind: ReadyHTTP, URL: "https://localhost/", Interval: interval, Timeout: timeout},
 		"http://[::1]:8080":                {Kind: ReadyHTTP, URL: "http://[::1]:8080", Interval: interval, Timeout: timeout},
 		"http://unix:/run/x.sock:/healthz": {Kind: ReadyHTTP, URL: "http://unix:/run/x.sock:/healthz", Interval: interval, Timeout: timeout},
 		"/healthz?full=1":                  {Kind: ReadyHTTP, URL: "/healthz?full=1", Interval: interval, Timeout: timeout},

@@ -3,12 +3,10 @@ package ready
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -43,15 +41,13 @@ const (
 // client of net/http costs 1.1 MB of binary and 1.5 MB of memory (PSS) after one
 // request, measured, for the sake of one line of text.
 type HTTP struct {
-	Host   string // Host header
-	Path   string // with query, begins with '/'
-	Secure bool   // https
-	Dial   Dial
-	text   string
+	Host string // Host header
+	Path string // with query, begins with '/'
+	Dial Dial
+	text string
 }
 
-// NewHTTP makes a probe of a URL: http://host:port/path, https://..., or
-// http://unix:/path:/uri. With a nil dial the address in the URL is dialled.
+// NewHTTP makes a probe of a URL: http://host:port/path, or
 func NewHTTP(rawURL string, dial Dial) (*HTTP, error) {
 	network, address, p, err := parseProbeURL(rawURL)
 	if err != nil {
@@ -79,10 +75,10 @@ func Target(rawURL string) (network, address string, err error) {
 func parseProbeURL(raw string) (network, address string, p *HTTP, err error) {
 	scheme, rest, ok := strings.Cut(raw, "://")
 	scheme = strings.ToLower(scheme)
-	if !ok || scheme != "http" && scheme != "https" {
-		return "", "", nil, errors.New("not an http:// or https:// URL")
+	if !ok || scheme != "http" {
+		return "", "", nil, errors.New("not an http:// URL")
 	}
-	p = &HTTP{Secure: scheme == "https", text: raw}
+	p = &HTTP{text: raw}
 	if rest, ok := strings.CutPrefix(rest, "unix:"); ok {
 		path, uri, _ := strings.Cut(rest, ":")
 		if path == "" {
@@ -114,9 +110,6 @@ func parseProbeURL(raw string) (network, address string, p *HTTP, err error) {
 	}
 	if port == "" {
 		port = "80"
-		if p.Secure {
-			port = "443"
-		}
 	}
 	p.Host, p.Path = u.Host, u.RequestURI()
 	if u.Hostname() != host {
@@ -130,9 +123,7 @@ func parseProbeURL(raw string) (network, address string, p *HTTP, err error) {
 
 func (p *HTTP) String() string { return "GET " + p.text }
 
-// Try sends one request on a connection of its own. TLS certificates are not
-// verified where the other side is this very machine: a server answers there
-// for names that loopback does not have.
+// Try sends one request on a connection of its own.
 func (p *HTTP) Try(ctx context.Context) error {
 	conn, err := p.Dial(ctx)
 	if err != nil {
@@ -150,21 +141,6 @@ func (p *HTTP) Try(ctx context.Context) error {
 }
 
 func (p *HTTP) ask(ctx context.Context, conn net.Conn) error {
-	if p.Secure {
-		name, _, err := net.SplitHostPort(p.Host)
-		if err != nil {
-			name = p.Host
-		}
-		t := tls.Client(conn, &tls.Config{
-			ServerName:         name,
-			NextProtos:         []string{"http/1.1"},
-			InsecureSkipVerify: thisMachine(conn),
-		})
-		if err := t.HandshakeContext(ctx); err != nil {
-			return fmt.Errorf("TLS handshake: %w", err)
-		}
-		conn = t
-	}
 	if _, err := io.WriteString(conn, "GET "+p.Path+" HTTP/1.1\r\nHost: "+p.Host+
 		"\r\nUser-Agent: supervise\r\nAccept: */*\r\nConnection: close\r\n\r\n"); err != nil {
 		return fmt.Errorf("cannot send request: %w", err)
@@ -247,19 +223,6 @@ func readAnswer(r *bufio.Reader) (status int, err error) {
 		}
 		return status, nil
 	}
-}
-
-// thisMachine says that a connection does not leave the machine.
-func thisMachine(c net.Conn) bool {
-	if c.RemoteAddr() == nil || c.RemoteAddr().Network() == "unix" {
-		return true
-	}
-	remote, err := netip.ParseAddrPort(c.RemoteAddr().String())
-	if err != nil {
-		return false
-	}
-	local, err := netip.ParseAddrPort(c.LocalAddr().String())
-	return remote.Addr().Unmap().IsLoopback() || err == nil && remote.Addr().Unmap() == local.Addr().Unmap()
 }
 
 // Command is a probe that wants a command to exit with status 0.

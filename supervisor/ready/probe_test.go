@@ -50,8 +50,6 @@ func TestHTTPServer(t *testing.T) {
 	})
 	plain := httptest.NewServer(h)
 	defer plain.Close()
-	secure := httptest.NewTLSServer(h)
-	defer secure.Close()
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -61,7 +59,7 @@ func TestHTTPServer(t *testing.T) {
 	defer local.Close()
 	go func() { _ = local.Serve(l) }()
 
-	for _, base := range []string{plain.URL, secure.URL, "http://unix:" + path + ":"} {
+	for _, base := range []string{plain.URL, "http://unix:" + path + ":"} {
 		for p, ok := range map[string]bool{"/ok": true, "/ok?a=b": true, "/moved": true, "/early": true, "/": false} {
 			probe, err := NewHTTP(base+p, nil)
 			if err != nil {
@@ -95,7 +93,7 @@ func TestHTTPLane(t *testing.T) {
 
 func TestHTTPSilent(t *testing.T) {
 	_, _, addr := tcpListener(t, 0) // nobody accepts
-	for _, u := range []string{"http://" + addr, "https://" + addr} {
+	for _, u := range []string{"http://" + addr} {
 		p, err := NewHTTP(u, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -146,7 +144,7 @@ func TestTarget(t *testing.T) {
 	for raw, want := range map[string]string{
 		"http://localhost:8080/x":      "tcp localhost:8080",
 		"http://localhost":             "tcp localhost:80",
-		"HTTPS://[::1]/x":              "tcp [::1]:443",
+		"HTTP://[::1]/x":               "tcp [::1]:80",
 		"http://:8080/":                "tcp localhost:8080",
 		"http://*:8080/":               "tcp localhost:8080",
 		"http://unix:/run/x.sock:/uri": "unix /run/x.sock",
@@ -157,7 +155,7 @@ func TestTarget(t *testing.T) {
 			t.Errorf("%s: %s %s %v", raw, network, addr, err)
 		}
 	}
-	for _, raw := range []string{"", "x", "ftp://x/", "http://", "http:///x", "http://unix:", "http://unix:/x:/a b", "http://a b/", "http://x:y/", "http://x/\r\n"} {
+	for _, raw := range []string{"", "x", "ftp://x/", "https://x/", "http://", "http:///x", "http://unix:", "http://unix:/x:/a b", "http://a b/", "http://x:y/", "http://x/\r\n"} {
 		if _, _, err := Target(raw); err == nil {
 			t.Errorf("%q is taken", raw)
 		}
