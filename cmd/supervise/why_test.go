@@ -85,7 +85,11 @@ func TestWhyHeld(t *testing.T) {
 	_, port, _ := net.SplitHostPort(at)
 	who := "pid " + strconv.Itoa(pid)
 	for _, args := range [][]string{
-		{at}, {port}, {":" + port}, {"http://" + at}, {"http://127.0.0.1:" + port + "/x"},
+		{at},
+		{port},
+		{":" + port},
+		{"http://" + at},
+		{"http://127.0.0.1:" + port + "/x"},
 		{"Error: listen EADDRINUSE: address already in use " + at},
 		strings.Fields("Error: listen EADDRINUSE: address already in use " + at), // not quoted
 	} {
@@ -181,8 +185,15 @@ func TestWhyCommandForm(t *testing.T) {
 
 func TestWhyUsage(t *testing.T) {
 	for _, args := range [][]string{
-		{}, {"hello"}, {"70000"}, {"5000", "--yes"}, {"5000", "--", "true"}, {"--"}, {"--free", "--", "true"},
-		{"OSError: [Errno 98] Address already in use"}, {"--nosuchflag"},
+		{},
+		{"hello"},
+		{"70000"},
+		{"5000", "--yes"},
+		{"5000", "--", "true"},
+		{"--"},
+		{"--free", "--", "true"},
+		{"OSError: [Errno 98] Address already in use"},
+		{"--nosuchflag"},
 	} {
 		if status, out, errs := runWhy(t, "", args...); status != whyUsage || errs == "" {
 			t.Errorf("why %q: status %d\n%s%s", args, status, out, errs)

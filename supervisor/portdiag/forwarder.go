@@ -57,8 +57,10 @@ func forwarderOf(p Process) (forwarding, bool) {
 		}
 		return forwarding{text, look}, true
 	case "rootlessport", "rootlesskit", "rootlessport-child", "slirp4netns", "pasta", "pasta.avx2", "passt":
-		return forwarding{name + ", to a rootless container",
-			Remedy{"see which container publishes the port, then podman stop it", "podman ps --format '{{.Names}} {{.Ports}}'"}}, true
+		return forwarding{
+			name + ", to a rootless container",
+			Remedy{"see which container publishes the port, then podman stop it", "podman ps --format '{{.Names}} {{.Ports}}'"},
+		}, true
 	case "com.docker.backend", "vpnkit", "gvproxy", "wslrelay":
 		return forwarding{name + ", into a virtual machine", Remedy{"see which container publishes the port, then docker stop it", "docker ps"}}, true
 	case "ssh":

@@ -3,7 +3,6 @@ package portdiag
 import (
 	"bytes"
 	"fmt"
-
 	"os"
 	"os/user"
 	"strconv"

@@ -206,9 +206,22 @@ func Guesses(argv, environ []string) []Guess {
 	}
 	line := " " + strings.Join(argv, " ") + " "
 	for _, d := range []struct{ words, port string }{
-		{"http.server", "8000"}, {"runserver", "8000"}, {"uvicorn", "8000"}, {"gunicorn", "8000"}, {"hypercorn", "8000"},
-		{"flask", "5000"}, {"rails", "3000"}, {"puma", "9292"}, {"next ", "3000"}, {"vite", "5173"}, {"dotnet", "5000"},
-		{"redis-server", "6379"}, {"postgres", "5432"}, {"mysqld", "3306"}, {"caddy", "80"}, {"nginx", "80"},
+		{"http.server", "8000"},
+		{"runserver", "8000"},
+		{"uvicorn", "8000"},
+		{"gunicorn", "8000"},
+		{"hypercorn", "8000"},
+		{"flask", "5000"},
+		{"rails", "3000"},
+		{"puma", "9292"},
+		{"next ", "3000"},
+		{"vite", "5173"},
+		{"dotnet", "5000"},
+		{"redis-server", "6379"},
+		{"postgres", "5432"},
+		{"mysqld", "3306"},
+		{"caddy", "80"},
+		{"nginx", "80"},
 	} {
 		if strings.Contains(line, d.words) {
 			add(withHost(d.port), "the usual port of "+strings.TrimSpace(d.words))
