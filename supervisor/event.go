@@ -14,6 +14,10 @@ type (
 	// evStart asks for the service to be started.
 	evStart struct{}
 
+	// evElder: a process that somebody else started is served by; it is the
+	// current generation until COMMAND takes over.
+	evElder struct{ pid int }
+
 	// evReload asks for new code or configuration to be taken into use:
 	// SIGHUP, or a control verb.
 	evReload struct{ cause string }
@@ -113,6 +117,7 @@ type (
 )
 
 func (evStart) isEvent()           {}
+func (evElder) isEvent()           {}
 func (evReload) isEvent()          {}
 func (evStop) isEvent()            {}
 func (evSpawned) isEvent()         {}

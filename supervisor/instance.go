@@ -25,6 +25,7 @@ import (
 // release gives it back in reverse. The machine knows it by its number.
 type instance struct {
 	n      int
+	elder  bool   // adopted: not started by us
 	marker string // INVOCATION_ID
 
 	lanes    []*listen.Lane // one for each socket of the set, in its order
@@ -349,6 +350,14 @@ func (l *loop) release(in *instance) {
 		in.quiesced.Close()
 	}
 	l.returnLanes(in)
+	if in.elder {
+		delete(l.mains, in.pid)
+		if !in.exited && l.set != nil { // it goes on without us
+			for _, lane := range in.lanes {
+				l.set.Leave(lane.Socket())
+			}
+		}
+	}
 	if in.notify != nil {
 		l.poll.remove(in.notify.FD())
 		if err := in.notify.Close(); err != nil {

@@ -46,6 +46,8 @@ type loop struct {
 
 	lookForStranded bool // lanes were returned or steered
 
+	elder *elder // the server that we took over from, until it is an instance
+
 	ended    bool
 	status   int
 	over     chan struct{}  // closed at the end, for goroutines that ask the loop

@@ -12,6 +12,7 @@ const (
 	ExitUsage       = 64  // bad flag, unit or address
 	ExitUnavailable = 69  // an address is held by someone else
 	ExitSoftware    = 70  // a fault of our own
+	ExitPermission  = 77  // a server that we may not take over
 	exitNeverReady  = 75  // the command never became ready
 	ExitNotExec     = 126 // found, but cannot be executed
 	ExitNotFound    = 127 // not found

@@ -29,6 +29,8 @@ func (s *service) step(now time.Time, ev event) []action {
 	switch ev := ev.(type) {
 	case evStart:
 		s.onStart(now)
+	case evElder:
+		s.onElder(now, ev.pid)
 	case evReload:
 		s.onReload(now, ev)
 	case evStop:
@@ -130,6 +132,25 @@ func (s *service) onStart(now time.Time) {
 		// It runs, or is being ended by somebody who meant it.
 	case serviceStates:
 	}
+}
+
+// onElder takes over a running server: it is the first generation, and the
+// command is the candidate that replaces it.
+func (s *service) onElder(now time.Time, pid int) {
+	switch s.state {
+	case down:
+	case starting, up, replacing, stopping, backoff, failed, serviceStates:
+		return // adopted at the start or never
+	}
+	s.lastN++
+	g := &generation{n: s.lastN, pid: pid, started: now, readyAt: now, how: "adopted", evidence: true, elder: true}
+	s.setGen(now, g, genReady, time.Time{})
+	s.gens = append(s.gens, g)
+	s.current = g
+	s.setState(now, up)
+	s.log(levelInfo, g, "adopted")
+	s.do(actSteer{gen: g.n}, actNotify{ready: true, status: s.statusText()})
+	s.beginRollout(now, "adopt")
 }
 
 // spawn begins a new generation as candidate: the first one, the one after a
@@ -444,6 +465,13 @@ func (s *service) end(now time.Time, g *generation, why cause) {
 	}
 	if g.cause == causeNone {
 		g.cause = why
+	}
+	if g.elder && g.state == genReady && s.state == stopping && !g.exited {
+		// Nobody took over from it: it is what it was before us.
+		s.log(levelInfo, g, "the adopted server goes on without us")
+		g.exited, g.exit = true, Exit{Unknown: true}
+		s.gone(now, g)
+		return
 	}
 	g.endedAt = now
 	sig, timeout := int(s.cfg.KillSignal), s.cfg.TimeoutStop
@@ -824,7 +852,7 @@ func (s *service) onStop(now time.Time, ev evStop) {
 		s.log(levelWarn, nil, "stopping at once", "cause", ev.cause)
 	}
 	for _, g := range append([]*generation(nil), s.gens...) {
-		if hard {
+		if hard && !(g.elder && g.state == genReady) {
 			g.timedOut = true
 			if g.state == genDraining {
 				s.do(actGateCancel{gen: g.n})

@@ -29,6 +29,7 @@ type Options struct {
 	Log       hclog.Logger
 	Environ   []string           // ours; what was meant for us is kept from the child
 	Inherited []listen.Inherited // LISTEN_FDS that we were given; Run owns them
+	Adopt     int                // a running server to take over from; 0: none
 }
 
 // StartError is why nothing was started. Its text may have several lines: what
@@ -67,7 +68,11 @@ func Run(o Options) (int, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	l.watchdogUp()
-	l.send(evStart{})
+	if l.elder != nil {
+		l.adopt(l.elder)
+	} else {
+		l.send(evStart{})
+	}
 	return l.run()
 }
 
@@ -101,7 +106,14 @@ func newLoop(o Options) (*loop, error) {
 	if l.poll, err = newPoller(); err != nil {
 		return nil, &StartError{Status: ExitSoftware, Err: err}
 	}
+	if o.Adopt != 0 {
+		if l.elder, err = l.findElder(o.Adopt); err != nil {
+			l.poll.close()
+			return nil, err
+		}
+	}
 	if err := l.openListeners(o.Inherited); err != nil {
+		l.elder.close()
 		l.poll.close()
 		return nil, err
 	}
@@ -145,6 +157,7 @@ func (l *loop) close() {
 		}
 	}
 	l.dropSpare()
+	l.elder.close()
 	l.closeListeners()
 	if l.tty != nil {
 		l.unwatchKeys()
@@ -236,7 +249,7 @@ func (l *loop) resolveUser() error {
 // openListeners opens all sockets before any process exists. Where one is
 // taken, the error says by whom.
 func (l *loop) openListeners(inherited []listen.Inherited) error {
-	set, warnings, err := listen.Open(l.cfg.Sockets, inherited)
+	set, warnings, err := listen.Open(l.elder.without(l.cfg.Sockets), inherited)
 	if err != nil {
 		return listenError(err)
 	}
@@ -244,6 +257,11 @@ func (l *loop) openListeners(inherited []listen.Inherited) error {
 		l.log.Warn(w.String(), "service", l.cfg.Name)
 	}
 	l.set = set
+	if err := l.holdElder(); err != nil {
+		set.Close()
+		l.set = nil
+		return err
+	}
 	for _, s := range set.Sockets() {
 		fields := []any{"service", l.cfg.Name, "socket", s.Name(), "address", s.Addr()}
 		if shared, why := s.Shared(); shared {
@@ -262,11 +280,8 @@ func listenError(err error) error {
 		e.Status = ExitSoftware
 		return e
 	}
-	var lines []string
-	if open.Errno == unix.EADDRINUSE {
-		lines = holders(open.Socket)
-	}
-	if hint := open.Hint(); hint != "" {
+	lines := explain(portdiag.Ask{Target: portdiag.TargetOf(open.Socket)})
+	if hint := open.Hint(); hint != "" && (len(lines) == 0 || open.Errno != unix.EADDRINUSE) {
 		lines = append(lines, hint)
 	}
 	if open.Errno != unix.EADDRINUSE {
@@ -274,25 +289,6 @@ func listenError(err error) error {
 	}
 	e.Hint = strings.Join(lines, "\n")
 	return e
-}
-
-// holders says who has an address.
-func holders(s config.Socket) []string {
-	var found []portdiag.Holder
-	var err error
-	if s.Path != "" {
-		found, err = portdiag.PathHolders(s.Path)
-	} else {
-		found, err = portdiag.Holders(s.Network, s.Addr)
-	}
-	if err != nil {
-		return []string{fmt.Sprintf("who holds it cannot be seen: %v", err)}
-	}
-	var lines []string
-	for _, h := range found {
-		lines = append(lines, "held by "+h.String())
-	}
-	return lines
 }
 
 // makeRunDir makes a directory for notify sockets that other users may pass

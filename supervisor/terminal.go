@@ -95,7 +95,7 @@ func (t *terminal) ignoreTTOU() {
 // foreground gives the terminal to a generation, and sees to it that we hear of
 // its Ctrl-C.
 func (l *loop) foreground(in *instance) {
-	if l.tty == nil || in.exited || in.pid == 0 || !l.tty.ours() {
+	if l.tty == nil || in.elder || in.exited || in.pid == 0 || !l.tty.ours() {
 		return
 	}
 	l.watchKeys(in) // first: the next key may come at once

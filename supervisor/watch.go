@@ -115,7 +115,9 @@ func (l *loop) exit(in *instance, e Exit) {
 	in.exited = true
 	l.readReport(in)
 	l.readNotify(in)
-	in.output.Drain()
+	if in.output != nil {
+		in.output.Drain()
+	}
 	if in.watching != nil {
 		in.watching()
 	}
@@ -177,6 +179,9 @@ func (l *loop) kill(in *instance, mode config.KillMode) {
 
 // readNotify hears everything that is in the notify socket of a generation.
 func (l *loop) readNotify(in *instance) {
+	if in.notify == nil {
+		return // an adopted server does not know us
+	}
 	for range notifyBatch {
 		m, ok, err := in.notify.Recv()
 		if err != nil {

@@ -363,6 +363,8 @@ func interceptWords(add func(word string, least int, usage string, f func(ts *te
 	add("build", 3, "VAR GOARCH PACKAGE", build)
 	add("nobodybin", 1, "VAR: a directory with the programs, for the user nobody", nobodyBin)
 	add("addresses", 1, "ADDRESS|STEP...: what the file addresses says; NETWORK:ADDRESS is a step listen", addresses)
+	add("untilserved", 1, "ADDRESS: waits until somebody answers there", untilServed)
+	add("gone", 2, "NAME STATUS: it ends, and others may go on", gone)
 	add("elsewhere", 2, "VAR ADDRESS: what holds it for another story: a process that is not supervised", elsewhere)
 }
 
@@ -474,6 +476,32 @@ func addresses(ts *testscript.TestScript, _ *story, _ bool, args []string) {
 	file := ts.MkAbs("addresses")
 	ts.Check(os.WriteFile(file+".new", []byte(strings.Join(args, "\n")+"\n"), 0o644))
 	ts.Check(os.Rename(file+".new", file))
+}
+
+func untilServed(ts *testscript.TestScript, s *story, _ bool, args []string) {
+	for until := time.Now().Add(patience); ; {
+		_, err := get(args[0])
+		if err == nil {
+			return
+		}
+		if time.Now().After(until) {
+			ts.Fatalf("%v%s", err, s.logs())
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func gone(ts *testscript.TestScript, s *story, _ bool, args []string) {
+	p := s.program(ts, args[0])
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		ts.Fatalf("%s does not end:\n%s%s", args[0], p.log.all(), s.logs())
+	}
+	delete(s.programs, args[0])
+	if got := shellStatus(p.cmd.ProcessState); strconv.Itoa(got) != args[1] {
+		ts.Fatalf("%s ended with status %d, not %s:\n%s", args[0], got, args[1], p.log.all())
+	}
 }
 
 // elsewhere binds an address and says who it is.

@@ -30,7 +30,7 @@ func run(args []string) int {
 // newRoot makes the command tree. status is where a verb leaves its exit status.
 func newRoot(status *int) *cobra.Command {
 	root := newRunCommand(status)
-	root.AddCommand(newWhyCommand(status), newDoctorCommand(), newVersionCommand())
+	root.AddCommand(newAdoptCommand(status), newWhyCommand(status), newDoctorCommand(), newVersionCommand())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }

@@ -32,9 +32,7 @@ const runExample = `  supervise --listen :8080 -- ./myserver
 
 // newRunCommand is the root: one service in the foreground.
 func newRunCommand(status *int) *cobra.Command {
-	svc := config.Defaults()
-	var name, logFormat, logLevel string
-	var set []string
+	flags := newRunFlags()
 	cmd := &cobra.Command{
 		Use:     runUsage,
 		Short:   "run a server so that no client sees its restarts",
@@ -45,43 +43,67 @@ func newRunCommand(status *int) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Args:                  commandArgs,
 		RunE: func(_ *cobra.Command, args []string) error {
-			for _, kv := range set {
-				k, v, ok := strings.Cut(kv, "=")
-				if !ok {
-					return &usageError{err: fmt.Errorf("--set %q: write DIRECTIVE=VALUE", kv)}
-				}
-				if err := svc.Set(k, v); err != nil {
-					return &usageError{err: fmt.Errorf("--set: %w", err)}
-				}
+			svc, err := flags.service(args)
+			if err != nil {
+				return err
 			}
-			if logFormat != "text" && logFormat != "json" {
-				return &usageError{err: fmt.Errorf("--log-format %q: write text or json", logFormat)}
-			}
-			if !validLevel(logLevel) {
-				return &usageError{err: fmt.Errorf("--log-level %q: write trace, debug, info, warn, error or off", logLevel)}
-			}
-			svc.Command = args
-			svc.Name = name
-			if name == "" {
-				svc.Name = serviceName(args[0])
-			}
-			if err := config.NameSockets(svc.Name, svc.Sockets); err != nil {
-				return &usageError{err: err}
-			}
-			return start(&svc, logFormat, logLevel, status)
+			return start(svc, 0, flags, status)
 		},
 	}
-	f := cmd.Flags()
-	f.SortFlags = false
-	f.StringVar(&name, "name", "", "name of the service (default: base name of COMMAND)")
-	addDirectives(f, &svc)
-	f.StringArrayVar(&set, "set", nil, "any supported directive, `DIRECTIVE=VALUE`")
-	f.StringVar(&logFormat, "log-format", "text", "text or json")
-	f.StringVar(&logLevel, "log-level", "info", "trace, debug, info, warn, error or off")
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return &usageError{err: err, hint: "supervise --help lists the flags"}
-	})
+	flags.add(cmd.Flags())
+	cmd.SetFlagErrorFunc(flagError)
 	return cmd
+}
+
+func flagError(_ *cobra.Command, err error) error {
+	return &usageError{err: err, hint: "supervise --help lists the flags"}
+}
+
+// runFlags are the flags of a verb that runs a service.
+type runFlags struct {
+	svc                       config.Service
+	name, logFormat, logLevel string
+	set                       []string
+}
+
+func newRunFlags() *runFlags { return &runFlags{svc: config.Defaults()} }
+
+func (r *runFlags) add(f *pflag.FlagSet) {
+	f.SortFlags = false
+	f.StringVar(&r.name, "name", "", "name of the service (default: base name of COMMAND)")
+	addDirectives(f, &r.svc)
+	f.StringArrayVar(&r.set, "set", nil, "any supported directive, `DIRECTIVE=VALUE`")
+	f.StringVar(&r.logFormat, "log-format", "text", "text or json")
+	f.StringVar(&r.logLevel, "log-level", "info", "trace, debug, info, warn, error or off")
+}
+
+// service is what the flags and the command say.
+func (r *runFlags) service(args []string) (*config.Service, error) {
+	svc := &r.svc
+	for _, kv := range r.set {
+		k, v, ok := strings.Cut(kv, "=")
+		if !ok {
+			return nil, &usageError{err: fmt.Errorf("--set %q: write DIRECTIVE=VALUE", kv)}
+		}
+		if err := svc.Set(k, v); err != nil {
+			return nil, &usageError{err: fmt.Errorf("--set: %w", err)}
+		}
+	}
+	if r.logFormat != "text" && r.logFormat != "json" {
+		return nil, &usageError{err: fmt.Errorf("--log-format %q: write text or json", r.logFormat)}
+	}
+	if !validLevel(r.logLevel) {
+		return nil, &usageError{err: fmt.Errorf("--log-level %q: write trace, debug, info, warn, error or off", r.logLevel)}
+	}
+	svc.Command = args
+	svc.Name = r.name
+	if r.name == "" {
+		svc.Name = serviceName(args[0])
+	}
+	if err := config.NameSockets(svc.Name, svc.Sockets); err != nil {
+		return nil, &usageError{err: err}
+	}
+	return svc, nil
 }
 
 // commandArgs sees to it that a command stands behind "--".
@@ -157,8 +179,9 @@ func (v *directiveValue) Type() string       { return v.d.Arg }
 func (v *directiveValue) String() string     { return "" }
 
 // start is the hinge between words and work: from here on the supervisor runs.
-func start(svc *config.Service, logFormat, logLevel string, status *int) error {
-	log := newLogger(logFormat, logLevel)
+// adopt is the pid of a running server to take over from, or 0.
+func start(svc *config.Service, adopt int, flags *runFlags, status *int) error {
+	log := newLogger(flags.logFormat, flags.logLevel)
 	inherited, err := inheritedListeners(os.Getenv, os.Getpid())
 	if err != nil {
 		return &usageError{err: err}
@@ -170,7 +193,7 @@ func start(svc *config.Service, logFormat, logLevel string, status *int) error {
 	if _, err := proc.Setup(); err != nil {
 		log.Warn("processes that lose their parent cannot be followed", "error", err)
 	}
-	*status, err = supervisor.Run(supervisor.Options{Service: svc, Log: log, Environ: os.Environ(), Inherited: inherited})
+	*status, err = supervisor.Run(supervisor.Options{Service: svc, Log: log, Environ: os.Environ(), Inherited: inherited, Adopt: adopt})
 	var se *supervisor.StartError
 	if err != nil && !errors.As(err, &se) {
 		return &supervisor.StartError{Status: supervisor.ExitSoftware, Err: err}

@@ -180,8 +180,6 @@ func (s *Socket) becomeGroup(fd, proto int) (why string, cause error) {
 		return "Shared=yes", nil
 	case s.cfg.Options.ReusePort:
 		return "ReusePort=yes: other programs may join the port, so that nobody knows the order of its group", nil
-	case proto == unix.IPPROTO_MPTCP:
-		return "it is MPTCP, to which no steering program can be attached", unix.EOPNOTSUPP
 	}
 	if set, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT); err == nil && set == 1 {
 		if others, err := s.others(); err != nil || others {

@@ -136,8 +136,10 @@ func (g *group) attach() error {
 	}
 	prog := program(steer, pins)
 	for _, m := range g.order {
-		// On one that was shut down it would go to a group of its own.
-		if m.fd >= 0 && (!g.tcp || accepting(m.fd)) {
+		// On one that was shut down it would go to a group of its own. Nothing can
+		// be attached to an MPTCP listener (EOPNOTSUPP), but the TCP socket within
+		// it is a member like the others, and the program is the group's.
+		if m.fd >= 0 && (!g.tcp || accepting(m.fd) && !isMPTCP(m.fd)) {
 			return attach(m.fd, prog)
 		}
 	}
@@ -209,6 +211,12 @@ func (g *group) rejoin(l *Lane, backlog int) error {
 		}
 	}
 	return g.attach()
+}
+
+// isMPTCP says that fd is MPTCP, as the listeners of Go programs are.
+func isMPTCP(fd int) bool {
+	proto, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	return err == nil && proto == unix.IPPROTO_MPTCP
 }
 
 // accepting says that fd is a listener of a connection-oriented protocol.

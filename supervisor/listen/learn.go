@@ -48,6 +48,21 @@ func (s *Set) Learn(in Inherited) (*Socket, []Warning, error) {
 // Learned says that the socket was learned from a child and not configured.
 func (s *Socket) Learned() bool { return s.learned }
 
+// Announce makes a learned socket one that Lend lends to every generation, under
+// a name: as if it had been configured.
+func (s *Set) Announce(one *Socket, name string) {
+	one.learned = false
+	one.cfg.Name = name
+}
+
+// Leave forgets that the path of a unix socket is ours to remove: whom it was
+// learned from goes on with it.
+func (s *Set) Leave(one *Socket) {
+	if one.path != nil {
+		one.path.ours = false
+	}
+}
+
 // LendOne lends one more lane of one socket: to a generation that binds it, or
 // binds it once more with SO_REUSEPORT. Which lane is as for Lend.
 func (s *Set) LendOne(one *Socket) (*Lane, error) { return one.lend() }

@@ -54,6 +54,8 @@ type Tree struct {
 	mainStart uint64
 	next      *Tree
 
+	elder bool // started by somebody else: see ElderTree
+
 	read  reader
 	known map[int]uint64 // members seen so far: pid to start time
 	own   map[int]bool   // process groups and sessions that members had
@@ -168,6 +170,9 @@ func (t *Tree) Pids() ([]int, error) {
 		mainFirst(pids, t.main)
 		return pids, err
 	}
+	if t.elder {
+		return t.elders()
+	}
 	return t.members()
 }
 
@@ -177,6 +182,10 @@ func (t *Tree) Empty() (bool, error) {
 	if t.group != nil {
 		populated, err := t.group.Populated()
 		return !populated, err
+	}
+	if t.elder {
+		pids, err := t.elders()
+		return len(pids) == 0, err
 	}
 	return t.nobody()
 }
@@ -191,6 +200,9 @@ func (t *Tree) Signal(sig unix.Signal, mode config.KillMode) error {
 	case config.KillNone:
 		return nil
 	case config.KillMixed, config.KillProcess:
+		return t.signalMain(sig)
+	}
+	if t.elder {
 		return t.signalMain(sig)
 	}
 	err := t.signalMain(sig)
@@ -283,6 +295,9 @@ func (t *Tree) Kill() (left int, err error) {
 		}
 		pids, err := t.group.Procs()
 		return max(1, len(pids)), err
+	}
+	if t.elder {
+		return t.killElders()
 	}
 	return t.chase(time.Now().Add(killBudget))
 }
