@@ -114,7 +114,7 @@ func (r *Ready) setWhen(when string) error {
 		return errors.New("it is empty; write for example auto, notify or /healthz")
 	case scheme == "https":
 		// TLS is a quarter of the program, in memory too, for everybody.
-		return errors.New("https is not probed; write tcp:NAME, or exec:curl -fksS https://...")
+		return errors.New("https is not probed; write tcp:NAME, or a command that asks, as exec:curl -fksS URL")
 	case scheme == "http":
 		r.Kind, r.URL = ReadyHTTP, when
 		return checkProbeURL(when)
