@@ -188,6 +188,7 @@ func words() map[string]func(*testscript.TestScript, bool, []string) {
 	add("process", 2, "VAR NAME: the process of a program", func(ts *testscript.TestScript, s *story, _ bool, args []string) {
 		ts.Setenv(args[0], strconv.Itoa(s.program(ts, args[1]).cmd.Process.Pid))
 	})
+	add("halted", 1, "N: waits until so many processes of the story are stopped", halted)
 	add("same", 2, "A B: the two are equal; with !, they are not", same)
 	add("reserve", 1, "VAR: a free TCP port, which nobody else is given until it is released", reserve)
 	add("release", 1, "VAR", release)
@@ -606,4 +607,24 @@ func release(ts *testscript.TestScript, s *story, _ bool, args []string) {
 	}
 	delete(s.reserved, args[0])
 	ts.Check(unix.Close(fd))
+}
+
+func halted(ts *testscript.TestScript, s *story, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		n := 0
+		for _, pid := range s.processes() {
+			stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			if i := bytes.LastIndexByte(stat, ')'); i >= 0 && bytes.HasPrefix(stat[i:], []byte(") T")) {
+				n++
+			}
+		}
+		if n == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%d processes are stopped, not %d%s", n, want, s.logs())
+		}
+	}
 }
