@@ -182,13 +182,76 @@ func TestAdoptUnderLoad(t *testing.T) {
 	until(t, "all clients are taken", func() bool { drain(); return taken == n })
 }
 
+// An MPTCP listener, as a Go server's, is a lane like any other: the TCP socket
+// within it is in the group. It leaves the group when it is returned, although a
+// process still has a copy.
+func TestAdoptMPTCP(t *testing.T) {
+	for _, at := range addresses(t) {
+		t.Run(at, func(t *testing.T) {
+			checkFDs(t)
+			fd := foreign(t, "tcp", at, unix.IPPROTO_MPTCP, nil)
+			proto, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+			if err != nil || proto != unix.IPPROTO_MPTCP {
+				t.Skip("no MPTCP here")
+			}
+			copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(copied)
+			s, warns := adopted(t, nil, Inherited{FD: fd, Name: "web"})
+			web := s.Sockets()[0]
+			if shared, why := web.Shared(); shared || len(warns) > 0 {
+				t.Fatal(why, warns)
+			}
+			a := lend(t, s)
+			dial(t, web)
+			if where(t, a) != a {
+				t.Fatal("not in the first lane")
+			}
+			b := lend(t, s)
+			for range 3 {
+				steer(t, s, b)
+				dial(t, web)
+				if where(t, a, b) != b {
+					t.Fatal("not in the new lane")
+				}
+				steer(t, s, a)
+				dial(t, web)
+				until(t, "the client is queued", func() bool { n, _, err := a.Queue(); return err == nil && n == 1 })
+				if where(t, a, b) != a {
+					t.Fatal("not back in the old lane")
+				}
+			}
+			steer(t, s, b)
+			s.Return([]*Lane{a})
+			if a.FD() >= 0 {
+				t.Fatal("the old lane is kept")
+			}
+			for range 4 {
+				dial(t, web)
+				if where(t, b) != b {
+					t.Fatal("not in the lane that is left")
+				}
+				c := lend(t, s)
+				steer(t, s, c)
+				dial(t, web)
+				if where(t, b, c) != c {
+					t.Fatal("not in the next lane")
+				}
+				s.Return([]*Lane{b})
+				b = c
+			}
+		})
+	}
+}
+
 func TestAdoptedStaysShared(t *testing.T) {
 	for name, test := range map[string]struct {
 		proto   int
 		prepare func(fd int)
 		cfg     func(*config.Socket)
 	}{
-		"mptcp":     {unix.IPPROTO_MPTCP, nil, nil},
 		"reuseport": {0, nil, func(c *config.Socket) { c.Options.ReusePort = true }},
 		"asked":     {0, nil, func(c *config.Socket) { c.Options.Shared = true }},
 	} {
