@@ -7,34 +7,29 @@ import (
 	"time"
 
 	"github.com/supervise/supervise/supervisor/config"
+	"github.com/supervise/supervise/supervisor/proc"
 )
 
 // catchSignals has the signals of the command line's contract sent to a
-// channel. SIGCHLD is among them for orphans and job control (main processes are
-// watched by pidfd), SIGPIPE so that a reader of our log that goes away does
-// not end us. They stay ours until the process ends: one that comes in its last
-// moment must not change its exit status.
+// channel. SIGPIPE is among them so that a reader of our log that goes away does
+// not end us; SIGCHLD is not, see watchChildren. They stay ours until the
+// process ends: one that comes in its last moment must not change its exit
+// status.
 //
 // Each of them costs the runtime four switches of threads, 0.5 ms in all, so it
 // is done while other things are; caught is closed when it is done.
-func catchSignals() (signals, children <-chan os.Signal, caught <-chan struct{}) {
-	ch, chld, done := make(chan os.Signal, 128), make(chan os.Signal, 1), make(chan struct{})
+func catchSignals() (signals <-chan os.Signal, caught <-chan struct{}) {
+	ch, done := make(chan os.Signal, 128), make(chan struct{})
 	go func() {
 		defer close(done)
-		signal.Notify(chld, syscall.SIGCHLD)
 		signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP,
 			syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGPIPE)
 	}()
-	return ch, chld, done
+	return ch, done
 }
 
-// reapPause is how long orphans may wait for the next round of reaping when
-// many die: it halves what each costs. Main processes are not concerned, they
-// have a pidfd.
-const reapPause = 10 * time.Millisecond
-
 // watchSignals turns signals into events, until the loop ends.
-func (l *loop) watchSignals(signals, children <-chan os.Signal) {
+func (l *loop) watchSignals(signals <-chan os.Signal) {
 	go func() {
 		for {
 			select {
@@ -46,23 +41,64 @@ func (l *loop) watchSignals(signals, children <-chan os.Signal) {
 			}
 		}
 	}()
-	go func() {
-		for {
+	if err := proc.QuietChildren(); err != nil {
+		l.log.Debug("reaping costs more than it should", "error", err)
+	}
+	go l.watchChildren()
+}
+
+const (
+	// reapPause is how long orphans may wait for the next round of reaping when
+	// many die. Main processes are not concerned, they have a pidfd.
+	reapPause = 10 * time.Millisecond
+
+	// noChildPause is how often it is looked for children while there is none:
+	// between a failed start and the next. Orphans that we adopt without having
+	// been their ancestor (PID 1 of a container) are reaped that much later.
+	noChildPause = 100 * time.Millisecond
+)
+
+// watchChildren tells the loop that some child ended, stopped or continued. It
+// waits in waitid(2) and not for SIGCHLD, whose handler in Go's runtime costs
+// more than reaping does when thousands of orphans die. At the end of the
+// process it is still in there.
+func (l *loop) watchChildren() {
+	for {
+		have, err := proc.Await()
+		pause := reapPause
+		switch {
+		case err != nil:
+			l.log.Error("cannot wait for children", "error", err)
+			return
+		case have:
+			done := make(chan struct{})
+			l.poll.post(func() {
+				l.childrenChanged()
+				close(done)
+			})
 			select {
-			case <-children:
-				l.poll.post(l.childrenChanged)
-				time.Sleep(reapPause)
+			case <-done:
 			case <-l.over:
 				return
 			}
+		default:
+			pause = noChildPause
 		}
-	}()
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-l.over:
+			timer.Stop()
+			return
+		}
+	}
 }
 
 // childrenChanged: some child ended, stopped or continued.
 func (l *loop) childrenChanged() {
 	l.reap()
 	l.stopped()
+	proc.DropStops()
 }
 
 func (l *loop) signalled(sig syscall.Signal) {

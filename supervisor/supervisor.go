@@ -54,7 +54,7 @@ func (e *StartError) Unwrap() error { return e.Err }
 // status of supervise. A *StartError says that nothing was started and that
 // nothing is left behind. The caller has called proc.Setup.
 func Run(o Options) (int, error) {
-	signals, children, caught := catchSignals()
+	signals, caught := catchSignals()
 	l, err := newLoop(o)
 	if err != nil {
 		return 0, err
@@ -62,7 +62,7 @@ func Run(o Options) (int, error) {
 	defer l.close()
 	<-caught
 	l.tty.ignoreTTOU()
-	l.watchSignals(signals, children)
+	l.watchSignals(signals)
 	// A child is born of the thread that starts it, and some of its ties are to
 	// that thread (PR_SET_PDEATHSIG): the loop keeps to one.
 	runtime.LockOSThread()
