@@ -236,7 +236,7 @@ func (h *swapper) fresh(c *intercept.Call) intercept.Decision {
 		return intercept.Pass() // the kernel tells the child what it told us
 	}
 	d := intercept.Give(fd)
-	d.Own = true
+	d.Own, d.NoCloexec = true, h.dotnet(c)
 	return d
 }
 

@@ -353,7 +353,7 @@ func asNobody() {
 
 // interceptPrograms are the programs of this file.
 func interceptPrograms() map[string]func() {
-	return map[string]func(){"binder": binder, "denied": denied, "asnobody": asNobody}
+	return map[string]func(){"binder": binder, "denied": denied, "asnobody": asNobody, "dotnet": binder}
 }
 
 // interceptWords are the words of this file.

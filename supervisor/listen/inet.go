@@ -417,6 +417,14 @@ func (s *Socket) found() error {
 		if isPlug {
 			r = plug
 		}
+		for _, m := range g.order { // a child may have taken it away
+			if v, err := unix.GetsockoptInt(m.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT); err == nil && v == 0 {
+				_ = on(m.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
+			}
+			if g.tcp {
+				_ = on(m.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR)
+			}
+		}
 		fd, _, err := inet(s.cfg, s.addr, r, g.order[0].fd)
 		return fd, err
 	}
