@@ -119,7 +119,8 @@ func (l *loop) watchListening(ctx context.Context, in *instance, kind config.Rea
 			l.served[l.numbered[n-1]] = true
 		}
 	}
-	see := func() func(pids []int) ([]uint64, error) { return l.seeLanes(in) }
+	accepting := map[uint64]bool{}
+	see := func() func(pids []int) ([]uint64, error) { return l.seeLanes(in, accepting) }
 	if kind != config.ReadyAuto || l.served != nil {
 		l.look(ctx, in, see, settler, settled)
 		return
@@ -170,18 +171,43 @@ func (l *loop) numberOf(one *listen.Socket) uint64 {
 
 // seeLanes prepares a look, for another goroutine, at which sockets the
 // processes of an instance wait on.
-func (l *loop) seeLanes(in *instance) func(pids []int) ([]uint64, error) {
+//
+// After a crash the next generation has the dead one's clients at once, and a
+// server that blocks in accept(2) may be too busy ever to be seen waiting. But
+// who accepts serves: where no other generation lives, an accepted connection
+// is its doing. accepting remembers that from look to look, by number, since the
+// connection is gone a moment later.
+func (l *loop) seeLanes(in *instance, accepting map[uint64]bool) func(pids []int) ([]uint64, error) {
 	number := map[uint64]uint64{} // of the socket, by the inode of the lane
 	var inodes []uint64
+	busy := map[uint64]*listen.Socket{} // by number: what may be accepted on by nobody else
+	sole := len(l.instances) == 1
 	for _, lane := range in.lanes {
-		number[lane.Inode()] = l.numberOf(lane.Socket())
+		n := l.numberOf(lane.Socket())
+		number[lane.Inode()] = n
 		inodes = append(inodes, lane.Inode())
+		if sole {
+			busy[n] = lane.Socket()
+		}
 	}
 	return func(pids []int) ([]uint64, error) {
 		sight, err := ready.Seen(pids, inodes)
 		var seen []uint64
 		for _, inode := range sight.Inodes() {
 			if n := number[inode]; !slices.Contains(seen, n) {
+				seen = append(seen, n)
+			}
+		}
+		for n, one := range busy {
+			if slices.Contains(seen, n) {
+				continue
+			}
+			if !accepting[n] {
+				accepted, e := one.Accepted()
+				accepting[n] = accepted
+				err = errors.Join(err, e)
+			}
+			if accepting[n] {
 				seen = append(seen, n)
 			}
 		}

@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/supervise/supervise/cmd/storm/crash"
 	"github.com/supervise/supervise/cmd/storm/load"
 )
 
@@ -38,11 +37,11 @@ func rollOut(t *testing.T, p *place, s server, sup *supervised, n int) outcome {
 func crashIt(t *testing.T, p *place, s server, sup *supervised, n int) outcome {
 	t.Helper()
 	w := startTraffic(t, p, s)
-	var deaths []crash.Death
+	var deaths []death
 	for i := 1; i <= n; i++ {
 		w.more(t, sup)
 		w.mark("crash", i)
-		deaths = append(deaths, sup.crash(t))
+		deaths = append(deaths, sup.crash(t, p.port))
 	}
 	w.more(t, sup)
 	return w.end(deaths)
@@ -194,9 +193,9 @@ func (w *traffic) more(t *testing.T, of interface{ alive() error }) {
 	}
 }
 
-func (w *traffic) end(deaths []crash.Death) outcome { return w.endOf(deaths, false) }
+func (w *traffic) end(deaths []death) outcome { return w.endOf(deaths, false) }
 
-func (w *traffic) endOf(deaths []crash.Death, control bool) outcome {
+func (w *traffic) endOf(deaths []death, control bool) outcome {
 	silent := w.silence.end()
 	o := judge(w.Stop(), silent, deaths)
 	if control { // nobody of us was there

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/supervise/supervise/cmd/storm/crash"
 	"github.com/supervise/supervise/cmd/storm/load"
 )
 
@@ -50,17 +49,17 @@ func (o outcome) String() string {
 // judge says whose fault each failure was. The rule is strict: a failure is
 // ours unless it is certain that a process had accepted the connection.
 //
-//	crash    a process that we killed had it among its descriptors then
+//	crash    the generation whose main process we killed had accepted it by then
 //	server   it ended with a FIN, or after some bytes of an answer: the kernel
 //	         sends neither for a connection that nobody has accepted (it resets
 //	         those when their listener is closed), so a server closed it
 //	ours     everything else: refused, reset, no answer in time
-func judge(r load.Result, silent time.Duration, deaths []crash.Death) outcome {
+func judge(r load.Result, silent time.Duration, deaths []death) outcome {
 	o := outcome{requests: r.Total(), refused: r.Refused, stall: max(r.Max, silent), slowest: r.Slowest}
 	for _, f := range r.Failures {
 		taken := false
 		for i := range deaths {
-			taken = taken || deaths[i].Took(f.Local, f.Began, f.Ended)
+			taken = taken || deaths[i].took(f)
 		}
 		switch {
 		case f.Kind == load.Refused:

@@ -95,6 +95,29 @@ func TestServers(t *testing.T) {
 	}
 }
 
+// TestBusy: a server that blocks in accept(2) is found ready after a crash
+// although its clients never leave it a moment to be seen waiting.
+func TestBusy(t *testing.T) {
+	if *table != "" {
+		t.Skip("the table is being made")
+	}
+	for _, s := range servers {
+		if s.name != "cblocking" {
+			continue
+		}
+		p := place{t: t, dir: t.TempDir(), port: freePort(t)}
+		sup := superviseIt(t, &p, s, s.command(&p))
+		every := *rate
+		defer func() { *rate = every }()
+		*rate = 0
+		o := crashIt(t, &p, s, sup, 5)
+		t.Log(o)
+		if o.refused > 0 || len(o.ours) > 0 {
+			t.Errorf("%v\n%s", o, sup.words())
+		}
+	}
+}
+
 // TestTable makes the table of README.md.
 func TestTable(t *testing.T) {
 	if *table == "" {

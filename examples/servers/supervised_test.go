@@ -16,8 +16,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/supervise/supervise/cmd/storm/crash"
 )
 
 // supervised is a supervise with its server. What happens in it is taken from
@@ -198,7 +196,7 @@ func (sup *supervised) rollOut(t *testing.T) {
 }
 
 // crash kills the main process, and waits until the next generation is ready.
-func (sup *supervised) crash(t *testing.T) crash.Death {
+func (sup *supervised) crash(t *testing.T, port int) death {
 	t.Helper()
 	sup.mu.Lock()
 	pid := 0
@@ -209,7 +207,7 @@ func (sup *supervised) crash(t *testing.T) crash.Death {
 	}
 	sup.mu.Unlock()
 	from := sup.now()
-	d, err := crash.Kill(sup.cmd.Process.Pid, pid)
+	d, err := kill(sup.cmd.Process.Pid, pid, port)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, sup.words())
 	}
