@@ -40,6 +40,7 @@ type instance struct {
 	exited bool
 	empty  bool
 
+	cradle    *cradle               // made ahead; nil once used
 	binds     *intercept.Server     // answers its bind(2); nil without interception
 	claimed   map[*listen.Lane]bool // lanes that answered a bind of it
 	listening map[*listen.Lane]bool // and on which it then called listen(2)

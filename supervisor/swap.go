@@ -41,27 +41,19 @@ func (l *loop) startChild(in *instance, spec *shim.Spec) (err error) {
 		in.child, err = shim.Start(spec)
 		return err
 	}
-	fd := -1
-	err = intercept.Thread(func() error {
-		var err error
-		if fd, err = intercept.Install(intercept.Options{Unlink: true}); err != nil {
-			return filterError{err}
+	c := in.cradle
+	in.cradle = nil
+	if c == nil {
+		if c, err = newCradle(); err != nil {
+			l.noFilter = err
+			l.log.Warn("bind(2) is not intercepted: a server that binds by itself gets a plain restart",
+				"service", l.cfg.Name, "because", err, "do", interceptHint(err))
+			in.child, err = shim.Start(spec)
+			return err
 		}
-		in.child, err = shim.Start(spec)
-		return err
-	})
-	var refused filterError
-	if errors.As(err, &refused) {
-		l.noFilter = refused.err
-		l.log.Warn("bind(2) is not intercepted: a server that binds by itself gets a plain restart",
-			"service", l.cfg.Name, "because", refused.err, "do", interceptHint(refused.err))
-		in.child, err = shim.Start(spec)
-		return err
 	}
-	if err != nil {
-		if fd >= 0 {
-			_ = unix.Close(fd)
-		}
+	var fd int
+	if in.child, fd, err = c.start(spec); err != nil {
 		return err
 	}
 	server, err := intercept.NewServer(fd, intercept.ServerOptions{UDP: l.cfg.InterceptUDP}, &swapper{l: l, in: in})
@@ -77,6 +69,7 @@ func (l *loop) startChild(in *instance, spec *shim.Spec) (err error) {
 type filterError struct{ err error }
 
 func (e filterError) Error() string { return e.err.Error() }
+func (e filterError) Unwrap() error { return e.err }
 
 // interceptHint says what to do where interception is not to be had.
 func interceptHint(err error) string {
