@@ -64,14 +64,20 @@ func (l *loop) healLane(lane *listen.Lane) {
 	s := lane.Socket()
 	fields := []any{"service", l.cfg.Name, "socket", s.Name(), "address", s.Addr(), "lane", lane.Number()}
 	l.poll.remove(lane.FD())
+	if in := l.endsWith(lane); in != nil { // shutdown(2) is how some close a listener
+		left, err := l.set.LeaveLane(lane)
+		if err != nil {
+			l.warn(in, "cannot follow a listener that was shut down", err)
+		}
+		if left {
+			in.lanes = slices.DeleteFunc(slices.Clone(in.lanes), func(o *listen.Lane) bool { return o == lane })
+			return
+		}
+	}
 	err := l.set.HealLane(lane)
 	switch {
 	case err == nil:
-		level := l.log.Warn
-		if l.isEnding(lane) { // shutdown(2) is how some close a listener; it was healed to keep the group's order
-			level = l.log.Debug
-		}
-		level("a listener was shut down by the command and listens again", fields...)
+		l.log.Warn("a listener was shut down by the command and listens again", fields...)
 		l.watchLanes()
 	case errors.Is(err, listen.ErrReplaced):
 		l.log.Error("a listener was shut down by the command; a new one took its place, for the next generation", fields...)
@@ -82,17 +88,16 @@ func (l *loop) healLane(lane *listen.Lane) {
 	}
 }
 
-// isEnding reports whether only generations that were told to stop have the lane.
-func (l *loop) isEnding(lane *listen.Lane) bool {
-	ending := false
+// endsWith is the one instance that has the lane, if it was told to stop.
+func (l *loop) endsWith(lane *listen.Lane) *instance {
+	var one *instance
 	for _, in := range l.instances {
 		if slices.Contains(in.lanes, lane) {
-			g := l.s.gen(in.n)
-			if g == nil || g.state != genKilling {
-				return false
+			if g := l.s.gen(in.n); one != nil || g == nil || g.state != genKilling {
+				return nil
 			}
-			ending = true
+			one = in
 		}
 	}
-	return ending
+	return one
 }

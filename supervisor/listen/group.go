@@ -163,6 +163,22 @@ func (g *group) steer(lanes []*Lane) error {
 	return nil
 }
 
+// leave follows the kernel where a copy of a lane's listener was shut down: it
+// is out of the group already, and the last one is in its place. Until the
+// program is attached anew an index may be too large; the kernel then chooses
+// among those that are left.
+func (g *group) leave(l *Lane) error {
+	i := g.index(l)
+	if i < 0 {
+		return ErrClosed
+	}
+	m := g.order[i]
+	g.gap(i)
+	unix.Close(m.fd)
+	m.fd, l.fd = -1, -1
+	return g.attach()
+}
+
 // rejoin makes a lane listen again that was shut down: it left the group then,
 // and becomes its last member now.
 func (g *group) rejoin(l *Lane, backlog int) error {

@@ -342,6 +342,21 @@ func (s *Socket) connections(states uint32, info bool) ([]sockdiag.Socket, error
 	}), nil
 }
 
+// LeaveLane closes a TCP lane that a child shut down and that nobody needs any
+// more. To let it listen again (HealLane) would put it back into the group for a
+// moment in which the program still counts without it, and a client that came
+// then would wait in it. It reports whether it did; false is a lane that
+// listens, is steered to, or has no group.
+func (s *Set) LeaveLane(l *Lane) (bool, error) {
+	g := l.socket.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if l.fd < 0 || !g.tcp || !g.steering || slices.Contains(g.steered, l) || accepting(l.fd) {
+		return false, nil
+	}
+	return true, g.leave(l)
+}
+
 // HealLane makes a listener listen again that a process shut down, puts it at
 // the right place of its group and steers as before. Clients that were in its
 // queue were reset by the kernel. Nothing happens to a healthy one. A Unix
