@@ -536,26 +536,25 @@ func same(ts *testscript.TestScript, _ *story, neg bool, args []string) {
 	}
 }
 
-// buildHello builds the example once for all stories.
-var buildHello = sync.OnceValues(func() (string, error) {
+// buildHello builds the example once for all stories and gives its bytes, so
+// that no file is left.
+var buildHello = sync.OnceValues(func() ([]byte, error) {
 	dir, err := os.MkdirTemp("", "supervise-story-*")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
+	defer os.RemoveAll(dir)
 	file := filepath.Join(dir, "hello")
 	c := exec.Command("go", "build", "-o", file, "../../examples/hello")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := c.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
+		return nil, fmt.Errorf("%w: %s", err, out)
 	}
-	return file, nil
+	return os.ReadFile(file)
 })
 
 func static(ts *testscript.TestScript, _ *story, _ bool, args []string) {
-	file, err := buildHello()
-	ts.Check(err)
-	// A copy for the story, and none for the machine to keep.
-	text, err := os.ReadFile(file)
+	text, err := buildHello()
 	ts.Check(err)
 	own := filepath.Join(ts.Getenv("WORK"), "hello")
 	ts.Check(os.WriteFile(own, text, 0o755))
