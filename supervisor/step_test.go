@@ -80,6 +80,9 @@ func (w *world) send(ev event) {
 }
 
 func (w *world) perform(a action) []event {
+	if s, ok := a.(actSteer); ok && w.procs[s.gen] == nil && w.s.gen(s.gen) != nil && w.s.gen(s.gen).elder {
+		w.procs[s.gen] = &process{alive: true} // it was there before us
+	}
 	switch a := a.(type) {
 	case actSpawn:
 		if w.procs[a.gen] != nil {
@@ -441,6 +444,42 @@ func TestPlainRestart(t *testing.T) {
 	w.must(w.ended && w.status == 0 && w.procs[6] == nil, "not stopped")
 }
 
+// A server that was there before us is the first generation, and keeps all that
+// it has until the command took over.
+func TestAdopt(t *testing.T) {
+	w := newWorld(t, testConfig())
+	w.send(evElder{pid: 4711})
+	w.must(w.s.state == replacing && w.s.current.n == 1 && w.procs[2] != nil, "no rollout")
+	w.die(2, Exit{Code: 1})
+	w.must(w.s.state == up && w.s.current.n == 1 && !w.procs[1].stopped, "a failed one changed something")
+	w.send(evReload{cause: "SIGHUP"})
+	w.ready(3)
+	w.procs[1].gate = false
+	w.send(evGate{gen: 1})
+	w.must(w.procs[1].stopped && w.s.current.n == 3, "not taken over")
+	w.die(1, Exit{Unknown: true})
+	w.must(w.procs[1].released, "not released")
+	w.send(evStop{})
+	w.die(3, Exit{})
+	w.must(w.ended && w.status == 0, "status %d", w.status)
+
+	// It goes on without us, also when we are told to hurry.
+	for _, hard := range []bool{false, true} {
+		w = newWorld(t, testConfig())
+		w.send(evElder{pid: 4711})
+		w.die(2, Exit{Code: 1})
+		w.send(evStop{hard: hard})
+		w.must(w.ended && w.status == 0 && !w.procs[1].stopped && !w.procs[1].killed, "the server before us was harmed")
+	}
+
+	// When it dies, the command is what is started again.
+	w = newWorld(t, testConfig())
+	w.send(evElder{pid: 4711})
+	w.die(2, Exit{Code: 1})
+	w.die(1, Exit{Unknown: true})
+	w.must(w.procs[3] != nil && w.s.state == starting, "not started")
+}
+
 func TestStopEndsInTime(t *testing.T) {
 	for _, at := range []string{"starting", "up", "replacing", "gate", "killing", "backoff"} {
 		t.Run(at, func(t *testing.T) {
@@ -660,7 +699,7 @@ func TestEveryPair(t *testing.T) {
 			t.Fatalf("no way to state %s", state)
 		}
 		events := []event{
-			evStart{}, evReload{}, evStop{}, evStop{hard: true}, evStop{signal: 3}, evStranded{lanes: 1, clients: 1}, evDeadline{},
+			evStart{}, evElder{pid: 1}, evReload{}, evStop{}, evStop{hard: true}, evStop{signal: 3}, evStranded{lanes: 1, clients: 1}, evDeadline{},
 		}
 		for gen := range 5 {
 			events = append(events, evExec{gen}, evExecFailed{gen, fmt.Errorf("x")}, evReady{gen: gen}, evReloading{gen}, evStopping{gen},

@@ -224,6 +224,7 @@ func play(role string) int {
 		"sink":    playSink,
 		"worker":  playWorker,
 		"bench":   playBench,
+		"http":    playHTTP,
 	}[role]
 	say, err := f(port)
 	if err != nil {
