@@ -57,7 +57,7 @@ func startPing(addr string, rate int) *ping {
 
 func (p *ping) request() {
 	f := load.Failure{Began: time.Now(), Remote: p.addr}
-	err := exchange(&f, pingTimeout)
+	connecting, err := exchange(&f, pingTimeout)
 	f.Ended, f.Phase = time.Now(), *p.phase.Load()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -65,7 +65,7 @@ func (p *ping) request() {
 		p.ok.Add(1)
 		p.result.OK++
 		if took := f.Ended.Sub(f.Began); took > p.result.Max {
-			p.result.Max, p.result.Slowest = took, load.Slow{Began: f.Began, Phase: f.Phase}
+			p.result.Max, p.result.Slowest = took, load.Slow{Began: f.Began, Connect: connecting, Phase: f.Phase}
 		}
 		return
 	}
@@ -92,18 +92,19 @@ func (p *ping) request() {
 }
 
 // exchange makes one request, and notes in f how far it got.
-func exchange(f *load.Failure, timeout time.Duration) error {
+func exchange(f *load.Failure, timeout time.Duration) (connecting time.Duration, err error) {
 	c, err := net.DialTimeout("tcp", f.Remote, timeout)
+	connecting = time.Since(f.Began)
 	if err != nil {
-		return err
+		return connecting, err
 	}
 	defer c.Close()
 	f.Connected, f.Local = true, c.LocalAddr().String()
 	if err := c.SetDeadline(f.Began.Add(timeout)); err != nil {
-		return err
+		return connecting, err
 	}
 	if _, err := io.WriteString(c, "PING\r\n"); err != nil {
-		return err
+		return connecting, err
 	}
 	f.Sent = true
 	const pong = "+PONG\r\n"
@@ -112,17 +113,18 @@ func exchange(f *load.Failure, timeout time.Duration) error {
 		n, err := c.Read(answer[f.Received:])
 		f.Received += n
 		if err != nil {
-			return err
+			return connecting, err
 		}
 	}
 	if string(answer) != pong {
-		return errors.New("answer " + string(answer))
+		return connecting, errors.New("answer " + string(answer))
 	}
-	return nil
+	return connecting, nil
 }
 
 func pingOnce(addr string, timeout time.Duration) error {
-	return exchange(&load.Failure{Began: time.Now(), Remote: addr}, timeout)
+	_, err := exchange(&load.Failure{Began: time.Now(), Remote: addr}, timeout)
+	return err
 }
 
 func (p *ping) OK() int64         { return p.ok.Load() }
