@@ -249,13 +249,18 @@ func (o *options) rollout(ctx context.Context, s *supervised, l *load.Load) erro
 	}
 	// Every process that has ever answered and lives is old. There can be but
 	// one, if the rollout before this one was waited for.
-	old, err := l.WaitPid(ctx, func(int) bool { return true })
+	old, pidfd := 0, -1
+	_, err := l.WaitPid(ctx, func(pid int) bool {
+		// The last answer may be that of one which is gone by now.
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			return false
+		}
+		old, pidfd = pid, fd
+		return true
+	})
 	if err != nil {
 		return fmt.Errorf("cannot learn who answers: %w", err)
-	}
-	pidfd, err := unix.PidfdOpen(old, 0)
-	if err != nil {
-		return fmt.Errorf("cannot watch process %d: %w", old, err)
 	}
 	defer unix.Close(pidfd)
 	if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
