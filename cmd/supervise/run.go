@@ -20,12 +20,14 @@ const runUsage = `supervise [flags] -- COMMAND [ARG...]`
 
 const runLong = `Run a server so that its port never closes and no client sees its restarts.
 
-The listeners belong to supervise; the command borrows them (LISTEN_FDS). Send
-supervise SIGHUP, and a new generation of the command starts beside the old
-one, becomes ready, gets the new connections, and only then is the old one
-told to stop. If the new one fails, the old one was never touched.`
+The listeners belong to supervise; the command borrows them: by LISTEN_FDS where
+it knows that, else in answer to its own bind(2), with no flag and no change.
+Send supervise SIGHUP, and a new generation of the command starts beside the old
+one, becomes ready, gets the new connections, and only then is the old one told
+to stop. If the new one fails, the old one was never touched.`
 
-const runExample = `  supervise --listen :8080 -- ./myserver
+const runExample = `  supervise -- ./myserver
+  supervise --listen :8080 -- ./myserver
   supervise --listen http=:80 --listen https=:443 -- ./myserver --fd {fd:http}
   supervise --listen unix:/run/app.sock?mode=0660 --ready /healthz -- ./app
   kill -HUP $(pidof supervise)      # a rollout`
