@@ -143,6 +143,9 @@ func (g *group) attach() error {
 			return attach(m.fd, prog)
 		}
 	}
+	if len(g.order) == 1 && isMPTCP(g.order[0].fd) {
+		return nil // alone, it gets everything as it is
+	}
 	return fmt.Errorf("no member of the group listens: %w", unix.EINVAL)
 }
 
