@@ -333,16 +333,26 @@ func swapped(ep, op, number, listener uintptr, saved int, event unsafe.Pointer) 
 	return e
 }
 
+// calmFor is how long nothing unread must be seen. A process that was woken by
+// its epoll set a moment before it was quiesced still accepts; a client that was
+// accepted may not have sent its request; and one whose request was read is not
+// answered yet. Nothing tells of these for a unix socket.
+const calmFor = 50 * time.Millisecond
+
 // WaitRead waits until the processes have read all that came over the
-// connections that they accepted from a unix listener, for at most bound. left is
-// how many connections have unread bytes at the end. For quiesced listeners it
-// is what the shield of a Gate is for TCP: weaker, for a unix socket does not
-// tell whether an answer was sent.
+// connections that they accepted from a unix listener, and that for calmFor, for
+// at most bound. left is how many connections have unread bytes at the end. For
+// quiesced listeners it is what the shield of a Gate is for TCP: weaker, for a
+// unix socket does not tell whether an answer was sent.
 func WaitRead(ctx context.Context, pids []int, l *Lane, bound time.Duration) (left int, err error) {
 	deadline := time.Now().Add(bound)
+	calm := time.Now()
 	for pause := minPause; ; pause = min(2*pause, maxPause) {
 		left, err = unread(pids, l)
-		if err != nil || left == 0 || !time.Now().Before(deadline) {
+		if left > 0 {
+			calm = time.Now()
+		}
+		if err != nil || time.Since(calm) >= calmFor || !time.Now().Before(deadline) {
 			return left, err
 		}
 		if err := sleep(ctx, pause); err != nil {
@@ -358,9 +368,18 @@ func unread(pids []int, l *Lane) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	// The name is as it was bound, perhaps relative to its server's directory.
+	fd := l.FD()
+	if fd < 0 {
+		return 0, nil // closed meanwhile
+	}
+	name, err := pathOf(fd)
+	if err != nil {
+		return 0, err
+	}
 	waiting := map[uint64]bool{}
 	for _, s := range all {
-		if s.RQueue > 0 && s.Name == l.socket.cfg.Path {
+		if s.RQueue > 0 && s.Name == name {
 			waiting[uint64(s.Inode)] = true
 		}
 	}
