@@ -255,7 +255,7 @@ func waitGate(ctx context.Context, lanes []*listen.Lane, pids []int, bound time.
 		}
 		began := time.Now()
 		var left int
-		left, err = waitCalm(ctx, pids, lane, bound)
+		left, err = listen.WaitRead(ctx, pids, lane, bound)
 		out.Unanswered += left
 		out.Shield += time.Since(began)
 	}
@@ -263,35 +263,6 @@ func waitGate(ctx context.Context, lanes []*listen.Lane, pids []int, bound time.
 		out.Note = err.Error()
 	}
 	return out
-}
-
-// calmFor is how long nothing unread may have been seen on the connections of a
-// shared listener before the old generation is told to stop. The kernel does not
-// say of a unix connection whether it was answered; what was accepted at the
-// moment of quiescing, and read a moment later, is in good hands after this long.
-const calmFor = 30 * time.Millisecond
-
-// waitCalm waits until the old generation has had nothing to read on a shared
-// listener's connections for calmFor, for at most bound.
-func waitCalm(ctx context.Context, pids []int, lane *listen.Lane, bound time.Duration) (left int, err error) {
-	end := time.Now().Add(bound)
-	for since := time.Now(); time.Since(since) < calmFor && time.Now().Before(end); {
-		look := time.Now()
-		if left, err = listen.WaitRead(ctx, pids, lane, time.Until(end)); err != nil {
-			return left, err
-		}
-		if time.Since(look) > calmFor/2 { // it had to wait
-			since = time.Now()
-		}
-		timer := time.NewTimer(calmFor / 6)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return left, ctx.Err()
-		case <-timer.C:
-		}
-	}
-	return left, nil
 }
 
 func (l *loop) cancelGate(in *instance) {
