@@ -51,6 +51,14 @@
 // the candidate before it, the old generation stays or becomes current again,
 // and that is all there is to a rollback.
 //
+// A generation that listens on what is not held (held.go) has no rollout: another
+// one could not bind beside it. A reload then stops it, through backoff, and
+// starts the next one when no process of it is left.
+//
+// An address that the new generation does not bind ends with the old one
+// (retire.go). An adopted server (adopt.go) is a generation like any other, but
+// for its end: while nobody took over from it, it goes on without us.
+//
 // # Precedence
 //
 // A stop beats everything. A death beats readiness that comes after it, but
