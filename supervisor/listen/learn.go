@@ -73,10 +73,7 @@ func (s *Set) Drop(one *Socket) {
 	if i := slices.Index(s.sockets, one); i >= 0 {
 		s.sockets = slices.Delete(s.sockets, i, i+1)
 	}
-	if one.shared == "" {
-		one.inherited = false // every lane is ours: shut down, not only closed
-	}
-	one.close()
+	one.close(true)
 }
 
 // OwnsFile says that a file is the unix socket of this Set, under whatever name.

@@ -172,7 +172,7 @@ func openPair(a, b config.Socket) ([]*Socket, []Warning, error) {
 		if skip, ok := optional(b, e); ok {
 			return []*Socket{one}, append(warns, skip), nil
 		}
-		one.close()
+		one.close(false)
 		if err = e; !errors.Is(e, unix.EADDRINUSE) {
 			break
 		}
@@ -388,7 +388,7 @@ func (s *Set) HealLane(l *Lane) error {
 // still ours and were to be removed.
 func (s *Set) Close() {
 	for _, one := range slices.Backward(s.sockets) {
-		one.close()
+		one.close(false)
 	}
 	s.sockets = nil
 	if s.watch != nil {
@@ -397,15 +397,18 @@ func (s *Set) Close() {
 	}
 }
 
-func (s *Socket) close() {
+// close closes all lanes of the socket. With shut they stop for whoever has a
+// copy, too; without, a child that still serves one goes on until it closes its
+// own: at a stop it would else meet an error in accept(2) before it hears of the
+// signal.
+func (s *Socket) close(shut bool) {
 	if s.path != nil {
 		s.path.remove()
 	}
 	g := s.group
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	// Inherited and shared ones may be somebody else's, too: only close(2).
-	g.tcp = g.tcp && !s.inherited && s.shared == ""
+	g.tcp = g.tcp && shut && s.shared == "" // a shared one may be somebody else's, too
 	for len(g.order) > 0 {
 		g.close(len(g.order) - 1)
 	}
