@@ -13,8 +13,9 @@ import (
 	"github.com/supervise/supervise/supervisor/ready"
 )
 
-// spareAfter is how long after a generation became ready the next one is
-// prepared: not while the machine is busy with the new server's first clients.
+// spareAfter is how long after a generation was executed, and again after it
+// became ready, the next one is prepared: not while the machine is busy with the
+// new server's first steps or first clients.
 const spareAfter = 100 * time.Millisecond
 
 // prepareSpare makes what the next generation will need and does not depend
@@ -24,7 +25,7 @@ const spareAfter = 100 * time.Millisecond
 // descriptors and no wake-up.
 func (l *loop) prepareSpare() {
 	next := l.s.lastN + 1
-	if l.spare != nil && l.spare.n == next || l.s.current == nil || l.s.state == stopping {
+	if l.spare != nil && l.spare.n == next || l.s.frontGen() == nil || l.s.state == stopping {
 		return
 	}
 	l.dropSpare()
