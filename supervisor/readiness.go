@@ -46,6 +46,7 @@ func (l *loop) becameReady(in *instance, how string, evidence bool) {
 // watchReady begins to look for readiness as the configuration says. READY=1
 // needs no watching: the notify socket is always read.
 func (l *loop) watchReady(in *instance) {
+	l.after(spareAfter, l.prepareSpare)
 	ctx, cancel := context.WithCancel(context.Background())
 	in.watching, in.watchCtx = cancel, ctx
 	kind := l.cfg.Ready.Kind
