@@ -647,7 +647,9 @@ func TestRealShell(t *testing.T) {
 			c.await(`read "two"`)
 			c.press(ctrlZ)
 			c.await(`Stopped`)
+			c.await(`> $`)
 			c.press("bg\n")
+			c.await(`> $`)       // else it would still be stopped from before
 			awaitStopped(t, pid) // it reads
 			c.press("fg\n")
 			c.press("three\n")
