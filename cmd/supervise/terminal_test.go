@@ -651,6 +651,14 @@ func TestRealShell(t *testing.T) {
 			c.press("bg\n")
 			c.await(`> $`)       // else it would still be stopped from before
 			awaitStopped(t, pid) // it reads
+			// The shell has not always heard of it yet, and fg of a job that it
+			// takes for running sends no SIGCONT.
+			for {
+				c.press("jobs\n")
+				if c.await(`(Stopped|Running)`)[1] == "Stopped" {
+					break
+				}
+			}
 			c.press("fg\n")
 			c.press("three\n")
 			c.await(`read "three"`)
