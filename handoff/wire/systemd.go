@@ -37,7 +37,7 @@ func validName(name string) bool {
 		return false
 	}
 	for i := range len(name) {
-		if c := name[i]; c <= ' ' && c != ' ' || c >= 0x7f || c == ':' {
+		if c := name[i]; c < ' ' || c >= 0x7f || c == ':' {
 			return false
 		}
 	}
