@@ -37,29 +37,66 @@ type Directive struct {
 	Get func(*Service) []string
 }
 
-// Defaults gives a service of which nothing is said: systemd's defaults, but for
-// TimeoutStopSec= 30s, Restart= on-failure with a growing delay, and no start
-// limit.
+// Defaults gives a service of which nothing is said by flags: systemd's
+// defaults, but for TimeoutStopSec= 30s, Restart= on-failure with a growing
+// delay, no start limit, and what is inherited.
 func Defaults() Service {
 	return Service{
+		InheritEnv:      true,
 		Umask:           -1,
+		DirPreserve:     PreserveNo,
 		Type:            Auto,
+		ExitType:        ExitMain,
+		GuessMain:       true,
 		Handoff:         []string{"auto"},
 		Ready:           Ready{Kind: ReadyAuto, Interval: defaultProbeInterval, Timeout: defaultProbeTimeout},
+		ReloadSignal:    syscall.SIGHUP,
 		KillSignal:      syscall.SIGTERM,
+		WatchdogSignal:  syscall.SIGABRT,
 		KillMode:        KillControlGroup,
 		FinalSignal:     syscall.SIGKILL,
 		SendSIGKILL:     true,
 		TimeoutStart:    90 * time.Second,
 		TimeoutStop:     30 * time.Second,
+		StartFailure:    FailTerminate,
+		StopFailure:     FailTerminate,
 		Restart:         RestartOnFailure,
+		RestartMode:     RestartNormal,
 		RestartSec:      100 * time.Millisecond,
 		RestartMaxDelay: 30 * time.Second,
+		RestartBackoff:  true,
+		Instances:       1,
 		GateBound:       2 * time.Second,
 		Settle:          50 * time.Millisecond,
 		Cgroup:          true,
 		Output:          "inherit",
+		Input:           "inherit",
+		LevelPrefix:     true,
 	}
+}
+
+// UnitDefaults gives a service of whose unit file nothing but the name is known:
+// the defaults that systemd documents for a service of the system manager, or
+// of a user's if user is set.
+func UnitDefaults(user bool) Service {
+	s := Defaults()
+	s.InheritEnv = user
+	s.Umask = 0o022
+	s.Dir = "/"
+	if user {
+		s.Dir = "~"
+		s.DirHome = true
+	}
+	s.IgnorePipe = true
+	s.Type = Simple
+	s.TimeoutStop = 90 * time.Second
+	s.Restart = RestartNo
+	s.RestartMaxDelay = 0
+	s.RestartBackoff = false
+	s.StartLimitInterval, s.StartLimitBurst = 10*time.Second, 5
+	s.Output = "prefix"
+	s.Input = "null"
+	return s
 }
 
 // Set sets a directive by its name, as in a unit file and in --set. An error is
