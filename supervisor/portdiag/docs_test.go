@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write the table of causes into why.md")
+var update = flag.Bool("update", false, "write why.md and symptoms.md anew")
 
 // causesMark begins the part of why.md that is made from the table.
 const causesMark = "<!-- causes:"

@@ -132,7 +132,7 @@ func (r *Report) examine(all table, command []string) {
 		if f, ok := forwarderOf(p.Process); ok {
 			r.find(Forwarder, p.PID, fmt.Sprintf("%s only forwards the port: %s", who, f.text))
 		}
-		if listening && p.Waits == "no" {
+		if listening && p.Waits == "no" && !r.leads(p) {
 			text := who + " has the socket open (fd " + joinInts(p.FDs) + ") but does not wait for connections on it"
 			if others := len(r.Parties); others > 1 {
 				text += ": it inherited the descriptor, and keeps the address even when the server ends"
@@ -143,6 +143,14 @@ func (r *Report) examine(all table, command []string) {
 		}
 		r.leftover(p, all, command)
 	}
+}
+
+// leads says whether p is the master of a server whose workers, processes of
+// the same program, wait for connections in its place: nginx, gunicorn, php-fpm.
+func (r *Report) leads(p Party) bool {
+	return slices.ContainsFunc(r.Parties, func(q Party) bool {
+		return q.PPID == p.PID && q.Waits != "no" && q.Comm == p.Comm
+	})
 }
 
 // leftover says what is odd about the life of the process.
