@@ -38,7 +38,7 @@ type taken struct {
 
 // findElder looks at a running server and takes duplicates of its listeners.
 // Nothing happens to it. The error is a *StartError.
-func (l *loop) findElder(pid int) (e *elder, err error) {
+func (r *runner) findElder(pid int) (e *elder, err error) {
 	fail := func(status int, hint, format string, args ...any) (*elder, error) {
 		e.close()
 		return nil, &StartError{Status: status, Err: fmt.Errorf("cannot adopt process %d: "+format, append([]any{pid}, args...)...), Hint: hint}
@@ -65,7 +65,7 @@ func (l *loop) findElder(pid int) (e *elder, err error) {
 			if o.Ephemeral {
 				continue // a client's, perhaps
 			}
-			if !l.cfg.InterceptUDP {
+			if !r.cfg.InterceptUDP {
 				return fail(ExitUsage, "write --intercept-udp, where two generations may read from one port", "it also serves udp %s, which the command could not bind beside it", o.Addr)
 			}
 		}
@@ -127,23 +127,23 @@ func isOf(c config.Socket, o ready.Listener) bool {
 }
 
 // holdElder takes the elder's listeners into the set.
-func (l *loop) holdElder() error {
-	e := l.elder
+func (r *runner) holdElder() error {
+	e := r.elder
 	if e == nil {
 		return nil
 	}
 	for i, t := range e.taken {
 		e.taken[i].fd = -1
-		one, warnings, err := l.set.Learn(listen.Inherited{FD: t.fd, Name: l.cfg.Name, Path: t.of.Path})
+		one, warnings, err := r.set.Learn(listen.Inherited{FD: t.fd, Name: r.cfg.Name, Path: t.of.Path})
 		for _, w := range warnings {
-			l.log.Warn(w.String(), "service", l.cfg.Name)
+			r.log.Warn(w.String(), "service", r.cfg.Name)
 		}
 		if err != nil {
 			return &StartError{Status: ExitUnavailable, Err: fmt.Errorf("cannot adopt process %d: %w", e.pid, err)}
 		}
-		for _, c := range l.cfg.Sockets {
+		for _, c := range r.cfg.Sockets {
 			if isOf(c, t.of) {
-				l.set.Announce(one, c.Name)
+				r.set.Announce(one, c.Name)
 			}
 		}
 		e.sockets = append(e.sockets, one)
@@ -152,22 +152,22 @@ func (l *loop) holdElder() error {
 }
 
 // adopt makes the elder the current generation and starts the rollout.
-func (l *loop) adopt(e *elder) {
-	l.elder = nil
+func (r *runner) adopt(e *elder) {
+	r.elder = nil
 	const first = 1
-	in := &instance{n: first, pid: e.pid, pidfd: e.pidfd, access: "none", elder: true}
-	in.tree = proc.ElderTree(proc.TreeConfig{Name: l.cfg.Name, Generation: first}, e.pid, e.pidfd)
+	in := &instance{of: r, n: first, pid: e.pid, pidfd: e.pidfd, access: "none", elder: true}
+	in.tree = proc.ElderTree(proc.TreeConfig{Name: r.cfg.Name, Generation: first}, e.pid, e.pidfd)
 	in.claimed, in.listening = map[*listen.Lane]bool{}, map[*listen.Lane]bool{}
-	l.served = map[*listen.Socket]bool{}
+	r.served = map[*listen.Socket]bool{}
 	for _, one := range e.sockets {
 		lane := one.Lanes()[0]
 		in.lanes = append(in.lanes, lane)
 		in.claimed[lane], in.listening[lane] = true, true
-		l.served[one] = true // what the command must listen on to be ready
+		r.served[one] = true // what the command must listen on to be ready
 	}
-	l.instances[in.n], l.mains[in.pid] = in, in
-	if err := l.poll.add(in.pidfd, unix.EPOLLIN, func() { l.foreignMainDied(in, in.pid) }); err != nil {
-		l.warn(in, "cannot watch the adopted server", err)
+	r.instances[in.n], r.mains[in.pid] = in, in
+	if err := r.poll.add(in.pidfd, unix.EPOLLIN, func() { r.foreignMainDied(in, in.pid) }); err != nil {
+		r.warn(in, "cannot watch the adopted server", err)
 	}
-	l.send(evElder{pid: e.pid})
+	r.send(evElder{pid: e.pid})
 }

@@ -46,11 +46,11 @@ func explain(ask portdiag.Ask) []string {
 // explainBind logs why the command could not bind an address. The log is
 // written from the goroutine that looked: the loop may have ended meanwhile, and
 // waits for it then.
-func (l *loop) explainBind(gen int, asks ...portdiag.Ask) {
-	l.children.Go(func() {
+func (r *runner) explainBind(gen int, asks ...portdiag.Ask) {
+	r.children.Go(func() {
 		for _, ask := range asks {
 			for _, line := range explain(ask) {
-				l.log.Error("cannot bind", "service", l.cfg.Name, "generation", gen, "address", ask.Target, "why", line)
+				r.log.Error("cannot bind", "service", r.cfg.Name, "generation", gen, "address", ask.Target, "why", line)
 			}
 		}
 	})
@@ -58,14 +58,14 @@ func (l *loop) explainBind(gen int, asks ...portdiag.Ask) {
 
 // explainLastWords looks for a failed bind in the last words of a generation
 // that failed, and explains it.
-func (l *loop) explainLastWords(gen int, lines []string) {
+func (r *runner) explainLastWords(gen int, lines []string) {
 	symptom, ok := portdiag.Recognise(strings.Join(lines, "\n"))
 	if !ok {
 		return
 	}
-	asks, err := portdiag.Asks(symptom, l.cfg.Command, l.environ)
+	asks, err := portdiag.Asks(symptom, r.cfg.Command, r.environ)
 	if err != nil {
 		return // it names no address
 	}
-	l.explainBind(gen, asks...)
+	r.explainBind(gen, asks...)
 }

@@ -18,43 +18,43 @@ import (
 // comes when it is ready, and again before a rollout.
 
 // reload looks once more at the current generation, and then tells the machine.
-func (l *loop) reload(why string) {
-	g := l.s.current
-	if g == nil || l.s.state != up || l.cfg.Type == config.NotifyReload {
-		l.send(evReload{cause: why})
+func (r *runner) reload(why string) {
+	g := r.s.current
+	if g == nil || r.s.state != up || r.cfg.Type == config.NotifyReload {
+		r.send(evReload{cause: why})
 		return
 	}
-	l.lookForUnheld(l.instances[g.n], func() { l.send(evReload{cause: why}) })
+	r.lookForUnheld(r.instances[g.n], func() { r.send(evReload{cause: why}) })
 }
 
 // lookForUnheld looks in the background for listeners of the instance that are
 // not held, tells the machine of them, and calls done.
-func (l *loop) lookForUnheld(in *instance, done func()) {
-	if in == nil || in.exited || in.tree == nil || l.set == nil {
+func (r *runner) lookForUnheld(in *instance, done func()) {
+	if in == nil || in.exited || in.tree == nil || r.set == nil {
 		done()
 		return
 	}
 	pids, err := in.tree.Pids()
 	if err != nil {
-		l.warn(in, "cannot see the processes of the generation", err)
+		r.warn(in, "cannot see the processes of the generation", err)
 	}
 	var held []uint64
-	for _, lane := range slices.Concat(l.set.Lanes(), in.lanes) {
+	for _, lane := range slices.Concat(r.set.Lanes(), in.lanes) {
 		held = append(held, lane.Inode())
 	}
 	if in.binds != nil { // the next one is given another port
 		held = append(held, in.binds.Anonymous()...)
 	}
-	l.children.Go(func() {
+	r.children.Go(func() {
 		first, found, err := unheldListener(pids, held)
-		l.poll.post(func() {
+		r.poll.post(func() {
 			switch {
-			case in.exited || l.set == nil:
+			case in.exited || r.set == nil:
 			case found:
-				l.unheldFound(in, first)
+				r.unheldFound(in, first)
 			case err != nil && in.unheld != nil && !in.configured():
 				// It may not be looked into, and a bind of it went to the kernel.
-				l.send(evUnheld{gen: in.n, because: unheldCause(in.unheld), do: interceptHint(in.unheld)})
+				r.send(evUnheld{gen: in.n, because: unheldCause(in.unheld), do: interceptHint(in.unheld)})
 			}
 			done()
 		})
@@ -96,21 +96,21 @@ func sharesPort(o ready.Listener) bool {
 }
 
 // unheldFound tells the machine of a listener that is not held, and why.
-func (l *loop) unheldFound(in *instance, o ready.Listener) {
+func (r *runner) unheldFound(in *instance, o ready.Listener) {
 	what := o.Network + " " + o.Path
 	if o.Addr.IsValid() {
 		what = o.Network + " " + o.Addr.String()
 	}
 	because, do := "it was bound in a way that is not seen (io_uring, or a rename after bind)", "let the command bind by bind(2), or use --listen with LISTEN_FDS"
 	switch {
-	case o.Network == "udp" && !l.cfg.InterceptUDP:
+	case o.Network == "udp" && !r.cfg.InterceptUDP:
 		because, do = "datagram sockets are not intercepted", "--intercept-udp, where two generations may read from one port; or --listen udp://... with LISTEN_FDS"
-	case !l.offers("intercept"):
+	case !r.offers("intercept"):
 		because, do = "interception is off", "--handoff auto, or --listen with LISTEN_FDS"
-	case l.noFilter != nil:
-		because, do = l.noFilter.Error(), interceptHint(l.noFilter)
+	case r.noFilter != nil:
+		because, do = r.noFilter.Error(), interceptHint(r.noFilter)
 	case in.unheld != nil:
 		because, do = unheldCause(in.unheld), interceptHint(in.unheld)
 	}
-	l.send(evUnheld{gen: in.n, because: what + ": " + because, do: do})
+	r.send(evUnheld{gen: in.n, because: what + ": " + because, do: do})
 }

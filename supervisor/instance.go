@@ -24,6 +24,7 @@ import (
 // instance is what a generation owns, in the order in which it is acquired;
 // release gives it back in reverse. The machine knows it by its number.
 type instance struct {
+	of     *runner
 	n      int
 	elder  bool   // adopted: not started by us
 	marker string // INVOCATION_ID
@@ -67,39 +68,39 @@ type instance struct {
 }
 
 // spawn starts a generation. Failure is an event: nothing of it is left then.
-func (l *loop) spawn(gen int) {
-	in := l.takeSpare(gen)
-	l.instances[gen] = in
-	if err := l.start(in); err != nil {
-		l.send(evSpawnFailed{gen: gen, err: err})
+func (r *runner) spawn(gen int) {
+	in := r.takeSpare(gen)
+	r.instances[gen] = in
+	if err := r.start(in); err != nil {
+		r.send(evSpawnFailed{gen: gen, err: err})
 		return
 	}
-	l.send(evSpawned{gen: gen, pid: in.pid})
+	r.send(evSpawned{gen: gen, pid: in.pid})
 }
 
-func (l *loop) start(in *instance) error {
+func (r *runner) start(in *instance) error {
 	var err error
-	if l.set != nil {
-		if in.lanes, err = l.set.Lend(); err != nil {
+	if r.set != nil {
+		if in.lanes, err = r.set.Lend(); err != nil {
 			return fmt.Errorf("cannot open a lane: %w", err)
 		}
-		l.watchLanes()
+		r.watchLanes()
 	}
-	if err := l.prepare(in); err != nil {
+	if err := r.prepare(in); err != nil {
 		return err
 	}
 	if in.output == nil {
-		if in.output, err = logs.New(l.outputOptions(in)); err != nil {
+		if in.output, err = logs.New(r.outputOptions(in)); err != nil {
 			return err
 		}
 	}
-	l.noteWay(in)
-	spec, err := l.spec(in)
+	r.noteWay(in)
+	spec, err := r.spec(in)
 	if err != nil {
 		return err
 	}
 	in.path = spec.Path
-	if err = l.startChild(in, spec); err != nil {
+	if err = r.startChild(in, spec); err != nil {
 		// A kernel or container that lets us make a cgroup and not be born into it.
 		var e *shim.Error
 		if !errors.As(err, &e) || e.Stage != shim.StageCgroup {
@@ -107,7 +108,7 @@ func (l *loop) start(in *instance) error {
 		}
 		in.tree.DropCgroup(err)
 		spec.CgroupFD = -1
-		if err = l.startChild(in, spec); err != nil {
+		if err = r.startChild(in, spec); err != nil {
 			return err
 		}
 	}
@@ -115,130 +116,130 @@ func (l *loop) start(in *instance) error {
 	in.tree.SetMain(in.pid, in.pidfd)
 	if !in.child.InCgroup {
 		if err := in.tree.Join(in.pid); err != nil {
-			l.warn(in, "cannot move the process into its cgroup", err)
+			r.warn(in, "cannot move the process into its cgroup", err)
 		}
 	}
-	if prev := l.instances[in.n-1]; prev != nil && prev.tree != nil {
+	if prev := r.instances[in.n-1]; prev != nil && prev.tree != nil {
 		prev.tree.SetSuccessor(in.tree)
 	}
 	if spec.Foreground >= 0 {
-		l.tty.gave = in.pid // the child takes it on its way to exec
+		r.tty.gave = in.pid // the child takes it on its way to exec
 		// The child does this, too; whoever is first. So the watch is there before
 		// the command is.
 		_ = unix.Setpgid(in.pid, in.pid)
-		l.watchKeys(in)
+		r.watchKeys(in)
 	}
 	in.output.Started()
-	l.mains[in.pid] = in
-	return l.watch(in)
+	r.mains[in.pid] = in
+	return r.watch(in)
 }
 
 // watch puts the descriptors of a started instance into the loop.
-func (l *loop) watch(in *instance) error {
-	if err := l.poll.add(in.child.Report, unix.EPOLLIN, func() { l.readReport(in) }); err != nil {
+func (r *runner) watch(in *instance) error {
+	if err := r.poll.add(in.child.Report, unix.EPOLLIN, func() { r.readReport(in) }); err != nil {
 		return err
 	}
 	if in.pidfd >= 0 {
-		if err := l.poll.add(in.pidfd, unix.EPOLLIN, func() { l.mainDied(in) }); err != nil {
+		if err := r.poll.add(in.pidfd, unix.EPOLLIN, func() { r.mainDied(in) }); err != nil {
 			return err
 		}
 	}
 	if fd := in.tree.EventsFD(); fd >= 0 {
-		if err := l.poll.add(fd, unix.EPOLLPRI, func() { l.checkEmpty(in) }); err != nil {
+		if err := r.poll.add(fd, unix.EPOLLPRI, func() { r.checkEmpty(in) }); err != nil {
 			return err
 		}
 	}
-	return l.poll.add(in.notify.FD(), unix.EPOLLIN, func() { l.readNotify(in) })
+	return r.poll.add(in.notify.FD(), unix.EPOLLIN, func() { r.readNotify(in) })
 }
 
 // outputOptions says where the child's words go.
-func (l *loop) outputOptions(in *instance) logs.Options {
+func (r *runner) outputOptions(in *instance) logs.Options {
 	o := logs.Options{
 		Stdout: 1, Stderr: 2,
 		Report: func(err error) {
-			l.poll.post(func() { l.warn(in, "output of the command is lost", err) })
+			r.poll.post(func() { r.warn(in, "output of the command is lost", err) })
 		},
 	}
-	switch l.cfg.Output {
+	switch r.cfg.Output {
 	case "", "inherit":
 	case "prefix":
-		o.Prefix = fmt.Sprintf("%s.%d | ", l.cfg.Name, in.n)
+		o.Prefix = fmt.Sprintf("%s.%d | ", r.cfg.Name, in.n)
 	default:
-		o.File = l.cfg.Output
+		o.File = r.cfg.Output
 	}
 	return o
 }
 
 // otherPids are the children that are main processes of other generations, or helpers.
-func (l *loop) otherPids(in *instance) []int {
+func (r *runner) otherPids(in *instance) []int {
 	var pids []int
-	for pid, other := range l.mains {
+	for pid, other := range r.mains {
 		if other != in {
 			pids = append(pids, pid)
 		}
 	}
-	for pid := range l.helpers {
+	for pid := range r.helpers {
 		pids = append(pids, pid)
 	}
 	return pids
 }
 
 // noteWay says once how the processes of a service are found and ended.
-func (l *loop) noteWay(in *instance) {
-	if l.way == in.tree.Way() {
+func (r *runner) noteWay(in *instance) {
+	if r.way == in.tree.Way() {
 		return
 	}
-	l.way = in.tree.Way()
-	fields := []any{"service", l.cfg.Name, "by", l.way}
+	r.way = in.tree.Way()
+	fields := []any{"service", r.cfg.Name, "by", r.way}
 	if err := in.tree.CgroupError(); err != nil {
 		fields = append(fields, "no_cgroup", err)
 	}
-	l.log.Debug("processes of a generation are known", fields...)
+	r.log.Debug("processes of a generation are known", fields...)
 }
 
 // spec says what is executed and with what.
-func (l *loop) spec(in *instance) (*shim.Spec, error) {
-	plan, err := l.plan(in)
+func (r *runner) spec(in *instance) (*shim.Spec, error) {
+	plan, err := r.plan(in)
 	if err != nil {
 		return nil, err
 	}
-	env, err := l.environment(in, plan)
+	env, err := r.environment(in, plan)
 	if err != nil {
 		return nil, err
 	}
-	argv := make([]string, len(l.cfg.Command))
-	for i, arg := range l.cfg.Command {
-		if argv[i], err = config.Expand(arg, l.placeholders(in)); err != nil {
+	argv := make([]string, len(r.cfg.Command))
+	for i, arg := range r.cfg.Command {
+		if argv[i], err = config.Expand(arg, r.placeholders(in)); err != nil {
 			return nil, err
 		}
 	}
-	path, err := shim.LookPath(argv[0], l.cfg.Dir, env)
+	path, err := shim.LookPath(argv[0], r.cfg.Dir, env)
 	if err != nil {
 		return nil, err
 	}
 	spec := shim.New(path, argv, env)
-	spec.Files = append([]int{0, in.output.ChildStdout(), in.output.ChildStderr()}, plan.Files...)
+	spec.Files = append([]int{r.stdin, in.output.ChildStdout(), in.output.ChildStderr()}, plan.Files...)
 	spec.PIDEnv = plan.PIDEnv
-	if l.cfg.Watchdog > 0 {
+	if r.cfg.Watchdog > 0 {
 		spec.PIDEnv = append(spec.PIDEnv, "WATCHDOG_PID")
 	}
 	spec.PIDFDIDEnv = len(plan.Files) > 0
-	spec.Dir, spec.Umask, spec.Nice = l.cfg.Dir, l.cfg.Umask, l.cfg.Nice
+	spec.Dir, spec.Umask, spec.Nice = r.cfg.Dir, r.cfg.Umask, r.cfg.Nice
 	spec.Setpgid = true
-	if l.tty != nil && l.s.current == nil && l.tty.ours() {
-		spec.Foreground = l.tty.fd
+	if r.tty != nil && r.s.current == nil && r.tty.ours() {
+		spec.Foreground = r.tty.fd
 	}
 	spec.CgroupFD = in.tree.CgroupFD()
-	for _, lim := range l.cfg.Limits {
+	for _, lim := range r.cfg.Limits {
 		spec.Limits = append(spec.Limits, shim.Limit{Resource: lim.Resource, Soft: lim.Soft, Hard: lim.Hard})
 	}
-	spec.Credential = l.credential
+	spec.Credential = r.credential
 	return spec, nil
 }
 
 // plan lends the lanes by the protocols that were asked for.
-func (l *loop) plan(in *instance) (wire.Plan, error) {
-	if len(in.lanes) == 0 || !l.offers("systemd") && !l.offers("fd") {
+func (r *runner) plan(in *instance) (wire.Plan, error) {
+	if len(in.lanes) == 0 || !r.offers("systemd") && !r.offers("fd") {
 		return wire.Plan{}, nil
 	}
 	listeners := make([]wire.Listener, len(in.lanes))
@@ -246,28 +247,28 @@ func (l *loop) plan(in *instance) (wire.Plan, error) {
 		s := lane.Socket()
 		listeners[i] = wire.Listener{FD: lane.FD(), Name: s.Name(), Network: s.Network(), Addr: s.Addr()}
 	}
-	if !l.offers("systemd") { // fd: the numbers alone, by {fd:NAME}
+	if !r.offers("systemd") { // fd: the numbers alone, by {fd:NAME}
 		return wire.FDs(listeners), nil
 	}
 	return wire.Systemd(listeners)
 }
 
 // offers reports whether a protocol is among those that the user asked for.
-func (l *loop) offers(protocol string) bool {
-	return slices.Contains(l.cfg.Handoff, protocol) || slices.Contains(l.cfg.Handoff, "auto")
+func (r *runner) offers(protocol string) bool {
+	return slices.Contains(r.cfg.Handoff, protocol) || slices.Contains(r.cfg.Handoff, "auto")
 }
 
 // environment is the child's whole environment.
-func (l *loop) environment(in *instance, plan wire.Plan) ([]string, error) {
-	env := append(config.CleanEnv(l.environ), l.userEnv...)
-	if port := l.firstPort(); port != 0 {
+func (r *runner) environment(in *instance, plan wire.Plan) ([]string, error) {
+	env := append(config.CleanEnv(r.environ), r.userEnv...)
+	if port := r.firstPort(); port != 0 {
 		env = append(env, "PORT="+strconv.Itoa(port))
 	}
-	own := *l.cfg
-	own.Env = make([]string, len(l.cfg.Env))
-	for i, kv := range l.cfg.Env {
+	own := *r.cfg
+	own.Env = make([]string, len(r.cfg.Env))
+	for i, kv := range r.cfg.Env {
 		var err error
-		if own.Env[i], err = config.Expand(kv, l.placeholders(in)); err != nil {
+		if own.Env[i], err = config.Expand(kv, r.placeholders(in)); err != nil {
 			return nil, err
 		}
 	}
@@ -277,8 +278,8 @@ func (l *loop) environment(in *instance, plan wire.Plan) ([]string, error) {
 	}
 	env = append(env, plan.Env...)
 	env = append(env, "NOTIFY_SOCKET="+in.notify.Addr(), "INVOCATION_ID="+in.marker)
-	if l.cfg.Watchdog > 0 {
-		env = append(env, "WATCHDOG_USEC="+strconv.FormatInt(l.cfg.Watchdog.Microseconds(), 10))
+	if r.cfg.Watchdog > 0 {
+		env = append(env, "WATCHDOG_USEC="+strconv.FormatInt(r.cfg.Watchdog.Microseconds(), 10))
 	}
 	return lastWins(env), nil
 }
@@ -301,11 +302,11 @@ func lastWins(env []string) []string {
 }
 
 // firstPort is what PORT says: the port of the first TCP socket, or 0.
-func (l *loop) firstPort() int {
-	if l.set == nil {
+func (r *runner) firstPort() int {
+	if r.set == nil {
 		return 0
 	}
-	for _, s := range l.set.Sockets() {
+	for _, s := range r.set.Sockets() {
 		if s.Network() == "tcp" {
 			return s.Port()
 		}
@@ -314,7 +315,7 @@ func (l *loop) firstPort() int {
 }
 
 // placeholders answers {fd:NAME}, {addr:NAME} and {port:NAME}.
-func (l *loop) placeholders(in *instance) func(kind, name string) (string, bool) {
+func (r *runner) placeholders(in *instance) func(kind, name string) (string, bool) {
 	return func(kind, name string) (string, bool) {
 		name, index := config.SplitIndex(name)
 		for i, lane := range in.lanes {
@@ -340,65 +341,65 @@ func (l *loop) placeholders(in *instance) func(kind, name string) (string, bool)
 }
 
 // release gives back what the instance owned: nobody of it lives.
-func (l *loop) release(in *instance) {
-	delete(l.instances, in.n)
-	l.closeBinds(in)
-	l.cancelGate(in)
+func (r *runner) release(in *instance) {
+	delete(r.instances, in.n)
+	r.closeBinds(in)
+	r.cancelGate(in)
 	if in.watching != nil {
 		in.watching()
 	}
 	if in.quiesced != nil {
 		in.quiesced.Close()
 	}
-	l.returnLanes(in)
+	r.returnLanes(in)
 	if in.elder {
-		delete(l.mains, in.pid)
-		if !in.exited && l.set != nil { // it goes on without us
+		delete(r.mains, in.pid)
+		if !in.exited && r.set != nil { // it goes on without us
 			for _, lane := range in.lanes {
-				l.set.Leave(lane.Socket())
+				r.set.Leave(lane.Socket())
 			}
 		}
 	}
 	if in.notify != nil {
-		l.poll.remove(in.notify.FD())
+		r.poll.remove(in.notify.FD())
 		if err := in.notify.Close(); err != nil {
-			l.log.Debug("cannot remove the notify socket", "generation", in.n, "error", err)
+			r.log.Debug("cannot remove the notify socket", "generation", in.n, "error", err)
 		}
 	}
-	l.closeReport(in)
-	l.dropPidfd(in)
+	r.closeReport(in)
+	r.dropPidfd(in)
 	if in.tree != nil {
 		if fd := in.tree.EventsFD(); fd >= 0 {
-			l.poll.remove(fd)
+			r.poll.remove(fd)
 		}
-		l.closeTree(in, 0)
+		r.closeTree(in, 0)
 	}
 	if in.output != nil {
-		l.closeOutput(in)
+		r.closeOutput(in)
 	}
-	l.releaseUnclaimed()
+	r.releaseUnclaimed()
 }
 
 // closeTree removes the cgroup. The kernel may need a moment after the last
 // process was reaped; it is tried a few times.
-func (l *loop) closeTree(in *instance, tries int) {
+func (r *runner) closeTree(in *instance, tries int) {
 	err := in.tree.Close()
 	switch {
 	case err == nil:
-	case tries < 5 && !l.ended:
-		l.after(20*time.Millisecond, func() { l.closeTree(in, tries+1) })
+	case tries < 5 && !r.ended:
+		r.after(20*time.Millisecond, func() { r.closeTree(in, tries+1) })
 	default:
-		l.warn(in, "cannot remove the cgroup", err)
+		r.warn(in, "cannot remove the cgroup", err)
 	}
 }
 
 // closeOutput ends the copying once all is written. A reader that is slow is
 // given time, in a goroutine of its own; at the end of the supervisor the last
 // outputs are waited for.
-func (l *loop) closeOutput(in *instance) {
+func (r *runner) closeOutput(in *instance) {
 	out := in.output
 	in.output = nil
-	l.children.Go(func() {
+	r.children.Go(func() {
 		out.Flush(time.Now().Add(outputGrace))
 		_ = out.Close()
 	})

@@ -26,57 +26,57 @@ const (
 )
 
 // becameReady tells the machine, once for each generation and again after a reload.
-func (l *loop) becameReady(in *instance, how string, evidence bool) {
+func (r *runner) becameReady(in *instance, how string, evidence bool) {
 	if in.watching != nil {
 		in.watching()
 	}
 	for lane := range in.listening { // what it bound by itself: the next one must, too
-		if l.served == nil {
-			l.served = map[*listen.Socket]bool{}
+		if r.served == nil {
+			r.served = map[*listen.Socket]bool{}
 		}
-		l.served[lane.Socket()] = true
+		r.served[lane.Socket()] = true
 	}
-	l.after(releaseAfter, l.releaseUnclaimed)
-	l.lookForUnheld(in, func() {})
-	l.after(releaseAfter, func() { l.lookForUnheld(in, func() {}) })
-	l.send(evReady{gen: in.n, how: how, evidence: evidence})
-	l.after(spareAfter, l.prepareSpare)
+	r.after(releaseAfter, r.releaseUnclaimed)
+	r.lookForUnheld(in, func() {})
+	r.after(releaseAfter, func() { r.lookForUnheld(in, func() {}) })
+	r.send(evReady{gen: in.n, how: how, evidence: evidence})
+	r.after(spareAfter, r.prepareSpare)
 }
 
 // watchReady begins to look for readiness as the configuration says. READY=1
 // needs no watching: the notify socket is always read.
-func (l *loop) watchReady(in *instance) {
-	l.after(spareAfter, l.prepareSpare)
+func (r *runner) watchReady(in *instance) {
+	r.after(spareAfter, r.prepareSpare)
 	ctx, cancel := context.WithCancel(context.Background())
 	in.watching, in.watchCtx = cancel, ctx
-	kind := l.cfg.Ready.Kind
-	if kind == config.ReadyAuto && (l.cfg.Type == config.Notify || l.cfg.Type == config.NotifyReload) {
+	kind := r.cfg.Ready.Kind
+	if kind == config.ReadyAuto && (r.cfg.Type == config.Notify || r.cfg.Type == config.NotifyReload) {
 		kind = config.ReadyNotify
 	}
 	switch kind {
 	case config.ReadyNotify:
 	case config.ReadyExec:
-		l.becameReady(in, "executed", false)
+		r.becameReady(in, "executed", false)
 	case config.ReadyDelay:
-		l.lookAfter(ctx, l.cfg.Ready.Delay, func() {
-			l.becameReady(in, "alive for "+l.cfg.Ready.Delay.String(), true)
+		r.lookAfter(ctx, r.cfg.Ready.Delay, func() {
+			r.becameReady(in, "alive for "+r.cfg.Ready.Delay.String(), true)
 		})
 	case config.ReadyListening, config.ReadyAuto:
-		if kind == config.ReadyAuto && l.speaks {
+		if kind == config.ReadyAuto && r.speaks {
 			return // the generation before said READY=1, so this one must
 		}
-		l.watchListening(ctx, in, kind)
+		r.watchListening(ctx, in, kind)
 		if in.unheld != nil { // it was faster than the news of its start
-			l.watchUnheld(in)
+			r.watchUnheld(in)
 		}
 	case config.ReadyHTTP, config.ReadyTCP, config.ReadyCommand:
-		l.watchProbe(ctx, in)
+		r.watchProbe(ctx, in)
 	}
 }
 
 // lookAfter calls f after d, unless ctx is over by then.
-func (l *loop) lookAfter(ctx context.Context, d time.Duration, f func()) {
-	l.after(d, func() {
+func (r *runner) lookAfter(ctx context.Context, d time.Duration, f func()) {
+	r.after(d, func() {
 		if ctx.Err() == nil {
 			f()
 		}
@@ -88,56 +88,56 @@ func (l *loop) lookAfter(ctx context.Context, d time.Duration, f func()) {
 // candidate's own, so nobody else can be seen on them. Sockets are numbered for
 // the settler, since what the previous generation served may be a lane that this
 // one has not bound yet.
-func (l *loop) watchListening(ctx context.Context, in *instance, kind config.ReadyKind) {
-	if len(in.lanes) == 0 && !l.intercepts() {
+func (r *runner) watchListening(ctx context.Context, in *instance, kind config.ReadyKind) {
+	if len(in.lanes) == 0 && !r.intercepts() {
 		if kind == config.ReadyListening {
-			l.watchOwnListeners(ctx, in)
+			r.watchOwnListeners(ctx, in)
 			return
 		}
-		if l.noFilter != nil { // a server, perhaps, that we would have learned from
-			l.watchOwnListeners(ctx, in)
-			l.watchIdle(ctx, in, time.Now())
+		if r.noFilter != nil { // a server, perhaps, that we would have learned from
+			r.watchOwnListeners(ctx, in)
+			r.watchIdle(ctx, in, time.Now())
 			return
 		}
 		// No socket of ours: all that can be known is that it lives.
-		if l.s.current == nil {
-			l.becameReady(in, "executed", false)
+		if r.s.current == nil {
+			r.becameReady(in, "executed", false)
 			return
 		}
-		l.lookAfter(ctx, aliveFor, func() { l.becameReady(in, "alive for "+aliveFor.String(), false) })
+		r.lookAfter(ctx, aliveFor, func() { r.becameReady(in, "alive for "+aliveFor.String(), false) })
 		return
 	}
-	settler := &settler{strict: ready.Settler{Settle: l.cfg.Settle}, lax: ready.Settler{Settle: fewerAfter}}
-	for one := range l.served {
-		settler.strict.Wants = append(settler.strict.Wants, l.numberOf(one))
+	settler := &settler{strict: ready.Settler{Settle: r.cfg.Settle}, lax: ready.Settler{Settle: fewerAfter}}
+	for one := range r.served {
+		settler.strict.Wants = append(settler.strict.Wants, r.numberOf(one))
 	}
-	if kind == config.ReadyAuto && len(l.served) == 0 && len(in.lanes) == 0 {
-		l.watchIdle(ctx, in, time.Now())
+	if kind == config.ReadyAuto && len(r.served) == 0 && len(in.lanes) == 0 {
+		r.watchIdle(ctx, in, time.Now())
 	}
 	settled := func(seen []uint64) {
-		l.served = map[*listen.Socket]bool{}
+		r.served = map[*listen.Socket]bool{}
 		for _, n := range seen {
-			l.served[l.numbered[n-1]] = true
+			r.served[r.numbered[n-1]] = true
 		}
 	}
 	accepting := map[uint64]bool{}
-	see := func() func(pids []int) ([]uint64, error) { return l.seeLanes(in, accepting) }
-	if kind != config.ReadyAuto || l.served != nil {
-		l.look(ctx, in, see, settler, settled)
+	see := func() func(pids []int) ([]uint64, error) { return r.seeLanes(in, accepting) }
+	if kind != config.ReadyAuto || r.served != nil {
+		r.look(ctx, in, see, settler, settled)
 		return
 	}
 	// Nothing is known of this command yet. To search its file for a sign that it
 	// will say READY=1 takes time, and the loop has none.
-	l.children.Go(func() {
+	r.children.Go(func() {
 		speaks := ready.SpeaksNotify(in.path)
-		l.poll.post(func() {
+		r.poll.post(func() {
 			if ctx.Err() != nil {
 				return
 			}
 			if speaks {
 				settler.strict.Settle = max(settler.strict.Settle, noReadyIn)
 			}
-			l.look(ctx, in, see, settler, settled)
+			r.look(ctx, in, see, settler, settled)
 		})
 	})
 }
@@ -161,11 +161,11 @@ func (s *settler) Look(now time.Time, seen []uint64) (settled bool, next time.Ti
 }
 
 // numberOf gives each socket a number of its own, from 1.
-func (l *loop) numberOf(one *listen.Socket) uint64 {
-	i := slices.Index(l.numbered, one)
+func (r *runner) numberOf(one *listen.Socket) uint64 {
+	i := slices.Index(r.numbered, one)
 	if i < 0 {
-		i = len(l.numbered)
-		l.numbered = append(l.numbered, one)
+		i = len(r.numbered)
+		r.numbered = append(r.numbered, one)
 	}
 	return uint64(i + 1)
 }
@@ -178,13 +178,13 @@ func (l *loop) numberOf(one *listen.Socket) uint64 {
 // who accepts serves: where no other generation lives, an accepted connection
 // is its doing. accepting remembers that from look to look, by number, since the
 // connection is gone a moment later.
-func (l *loop) seeLanes(in *instance, accepting map[uint64]bool) func(pids []int) ([]uint64, error) {
+func (r *runner) seeLanes(in *instance, accepting map[uint64]bool) func(pids []int) ([]uint64, error) {
 	number := map[uint64]uint64{} // of the socket, by the inode of the lane
 	var inodes []uint64
 	busy := map[uint64]*listen.Socket{} // by number: what may be accepted on by nobody else
-	sole := len(l.instances) == 1
+	sole := len(r.instances) == 1
 	for _, lane := range in.lanes {
-		n := l.numberOf(lane.Socket())
+		n := r.numberOf(lane.Socket())
 		number[lane.Inode()] = n
 		inodes = append(inodes, lane.Inode())
 		if sole {
@@ -219,39 +219,39 @@ func (l *loop) seeLanes(in *instance, accepting map[uint64]bool) func(pids []int
 // watchIdle takes a command as ready that binds nothing and has nothing to do:
 // the first generation of something that is perhaps no server. A server that is
 // slow to start uses the processor meanwhile.
-func (l *loop) watchIdle(ctx context.Context, in *instance, since time.Time) {
+func (r *runner) watchIdle(ctx context.Context, in *instance, since time.Time) {
 	pids, _ := in.tree.Pids()
 	used := proc.CPUTime(pids)
-	l.lookAfter(ctx, aliveFor/2, func() {
+	r.lookAfter(ctx, aliveFor/2, func() {
 		pids, _ := in.tree.Pids()
 		if len(in.listening) > 0 {
 			return // it is a server: seen listening decides
 		}
 		if time.Since(since) >= aliveFor && proc.CPUTime(pids) == used {
-			if l.s.current == nil || len(l.served) == 0 {
-				l.becameReady(in, "alive and idle", false)
+			if r.s.current == nil || len(r.served) == 0 {
+				r.becameReady(in, "alive and idle", false)
 				return
 			}
 		}
-		l.watchIdle(ctx, in, since)
+		r.watchIdle(ctx, in, since)
 	})
 }
 
 // watchUnheld looks, beside everything else, for listeners that are not held,
 // once a bind is known that could not be answered.
-func (l *loop) watchUnheld(in *instance) {
+func (r *runner) watchUnheld(in *instance) {
 	if in.watchCtx == nil || in.watchCtx.Err() != nil {
 		return
 	}
-	if kind := l.cfg.Ready.Kind; kind == config.ReadyListening || kind == config.ReadyAuto && !l.speaks &&
-		l.cfg.Type != config.Notify && l.cfg.Type != config.NotifyReload {
-		l.watchOwnListeners(in.watchCtx, in)
+	if kind := r.cfg.Ready.Kind; kind == config.ReadyListening || kind == config.ReadyAuto && !r.speaks &&
+		r.cfg.Type != config.Notify && r.cfg.Type != config.NotifyReload {
+		r.watchOwnListeners(in.watchCtx, in)
 	}
 }
 
 // watchOwnListeners waits for listeners that the command bound by itself.
-func (l *loop) watchOwnListeners(ctx context.Context, in *instance) {
-	settler := &settler{strict: ready.Settler{Settle: l.cfg.Settle}, lax: ready.Settler{Settle: fewerAfter}}
+func (r *runner) watchOwnListeners(ctx context.Context, in *instance) {
+	settler := &settler{strict: ready.Settler{Settle: r.cfg.Settle}, lax: ready.Settler{Settle: fewerAfter}}
 	see := func(pids []int) ([]uint64, error) {
 		own, err := ready.Listening(pids)
 		var inodes []uint64
@@ -262,66 +262,66 @@ func (l *loop) watchOwnListeners(ctx context.Context, in *instance) {
 		}
 		return inodes, err
 	}
-	l.look(ctx, in, func() func(pids []int) ([]uint64, error) { return see }, settler, func([]uint64) {})
+	r.look(ctx, in, func() func(pids []int) ([]uint64, error) { return see }, settler, func([]uint64) {})
 }
 
 // look takes one look in the background and feeds the settler; it repeats
 // itself until settled. prepare is called here, what it returns elsewhere.
-func (l *loop) look(ctx context.Context, in *instance, prepare func() func(pids []int) ([]uint64, error), settler *settler, settled func([]uint64)) {
+func (r *runner) look(ctx context.Context, in *instance, prepare func() func(pids []int) ([]uint64, error), settler *settler, settled func([]uint64)) {
 	pids, err := in.tree.Pids()
 	if err != nil {
-		l.warn(in, "cannot see the processes of the generation", err)
+		r.warn(in, "cannot see the processes of the generation", err)
 	}
 	see := prepare()
-	l.children.Go(func() {
+	r.children.Go(func() {
 		seen, err := see(pids)
-		l.poll.post(func() {
+		r.poll.post(func() {
 			if ctx.Err() != nil {
 				return
 			}
 			if err != nil {
-				l.log.Debug("cannot look at the processes", "generation", in.n, "error", err)
+				r.log.Debug("cannot look at the processes", "generation", in.n, "error", err)
 			}
 			ok, next := settler.Look(time.Now(), seen)
 			if !ok {
-				l.lookAfter(ctx, time.Until(next), func() { l.look(ctx, in, prepare, settler, settled) })
+				r.lookAfter(ctx, time.Until(next), func() { r.look(ctx, in, prepare, settler, settled) })
 				return
 			}
 			settled(seen)
-			l.becameReady(in, "seen listening", true)
+			r.becameReady(in, "seen listening", true)
 		})
 	})
 }
 
 // watchProbe asks until the answer is yes.
-func (l *loop) watchProbe(ctx context.Context, in *instance) {
-	probe, err := l.probe(in)
+func (r *runner) watchProbe(ctx context.Context, in *instance) {
+	probe, err := r.probe(in)
 	if err != nil {
-		l.warn(in, "cannot probe", err)
+		r.warn(in, "cannot probe", err)
 		return // TimeoutStartSec ends it
 	}
-	r := l.cfg.Ready
-	l.children.Go(func() {
+	how := r.cfg.Ready
+	r.children.Go(func() {
 		var last string
 		for ctx.Err() == nil {
-			try, cancel := context.WithTimeout(ctx, r.Timeout)
+			try, cancel := context.WithTimeout(ctx, how.Timeout)
 			err := probe.Try(try)
 			cancel()
 			if err == nil {
-				l.poll.post(func() {
+				r.poll.post(func() {
 					if ctx.Err() == nil {
-						l.becameReady(in, probe.String(), true)
+						r.becameReady(in, probe.String(), true)
 					}
 				})
 				return
 			}
 			if text := err.Error(); text != last && ctx.Err() == nil {
 				last = text
-				l.poll.post(func() { l.log.Debug("not ready yet", "generation", in.n, "probe", probe, "answer", text) })
+				r.poll.post(func() { r.log.Debug("not ready yet", "generation", in.n, "probe", probe, "answer", text) })
 			}
 			select {
 			case <-ctx.Done():
-			case <-time.After(r.Interval):
+			case <-time.After(how.Interval):
 			}
 		}
 	})
@@ -331,41 +331,41 @@ func (l *loop) watchProbe(ctx context.Context, in *instance) {
 // connection is steered to the lane of this very generation, so that nobody
 // beside it can answer; elsewhere the process that accepted must be one of its
 // tree.
-func (l *loop) probe(in *instance) (ready.Probe, error) {
-	r := l.cfg.Ready
-	switch r.Kind {
+func (r *runner) probe(in *instance) (ready.Probe, error) {
+	how := r.cfg.Ready
+	switch how.Kind {
 	case config.ReadyHTTP:
-		if strings.HasPrefix(r.URL, "/") {
-			return l.ownHTTP(in, r.URL)
+		if strings.HasPrefix(how.URL, "/") {
+			return r.ownHTTP(in, how.URL)
 		}
-		network, address, err := ready.Target(r.URL)
+		network, address, err := ready.Target(how.URL)
 		if err != nil {
 			return nil, err
 		}
-		return ready.NewHTTP(r.URL, l.dialTo(in, network, address))
+		return ready.NewHTTP(how.URL, r.dialTo(in, network, address))
 	case config.ReadyTCP:
-		return l.tcpProbe(in, r.Address)
+		return r.tcpProbe(in, how.Address)
 	case config.ReadyCommand:
-		return &ready.Command{Argv: r.Command, Run: l.runHelper}, nil
+		return &ready.Command{Argv: how.Command, Run: r.runHelper}, nil
 	case config.ReadyAuto, config.ReadyNotify, config.ReadyListening, config.ReadyExec, config.ReadyDelay:
 	}
 	return nil, errors.New("cannot happen: no probe was asked for")
 }
 
 // ownHTTP asks the first TCP socket of the service.
-func (l *loop) ownHTTP(in *instance, path string) (ready.Probe, error) {
+func (r *runner) ownHTTP(in *instance, path string) (ready.Probe, error) {
 	for _, lane := range in.lanes {
 		if s := lane.Socket(); s.Network() == "tcp" {
-			return ready.NewHTTP("http://"+s.DialAddr()+path, l.dialLane(in, lane))
+			return ready.NewHTTP("http://"+s.DialAddr()+path, r.dialLane(in, lane))
 		}
 	}
 	return nil, fmt.Errorf("cannot ask for %s: the service has no tcp socket", path)
 }
 
-func (l *loop) tcpProbe(in *instance, address string) (ready.Probe, error) {
+func (r *runner) tcpProbe(in *instance, address string) (ready.Probe, error) {
 	for _, lane := range in.lanes {
 		if s := lane.Socket(); s.Name() == address {
-			return &ready.TCP{Address: address, Dial: l.dialLane(in, lane)}, nil
+			return &ready.TCP{Address: address, Dial: r.dialLane(in, lane)}, nil
 		}
 	}
 	sockets, err := config.ParseListen(address)
@@ -373,17 +373,17 @@ func (l *loop) tcpProbe(in *instance, address string) (ready.Probe, error) {
 		return nil, fmt.Errorf("cannot probe %q: neither a socket's name nor an address", address)
 	}
 	network, addr := sockets[0].NetworkAddr()
-	return &ready.TCP{Address: address, Dial: l.dialTo(in, network, addr)}, nil
+	return &ready.TCP{Address: address, Dial: r.dialTo(in, network, addr)}, nil
 }
 
 // dialTo dials an address: the generation's own lane where it is one of ours.
-func (l *loop) dialTo(in *instance, network, address string) ready.Dial {
+func (r *runner) dialTo(in *instance, network, address string) ready.Dial {
 	for _, lane := range in.lanes {
 		if serves(lane.Socket(), network, address) {
-			return l.dialLane(in, lane)
+			return r.dialLane(in, lane)
 		}
 	}
-	return l.dialOwned(in, func(ctx context.Context) (net.Conn, error) {
+	return r.dialOwned(in, func(ctx context.Context) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, network, address)
 	})
@@ -418,49 +418,49 @@ func serves(s *listen.Socket, network, address string) bool {
 // dialLane dials a lane. Nothing can be steered within a shared listener: any
 // of the generations may accept there, so the connection is kept only when one
 // of this generation's processes did.
-func (l *loop) dialLane(in *instance, lane *listen.Lane) ready.Dial {
+func (r *runner) dialLane(in *instance, lane *listen.Lane) ready.Dial {
 	s := lane.Socket()
 	if shared, _ := s.Shared(); !shared {
 		return lane.Dial
 	}
 	network, address := s.Network(), s.Addr()
-	return l.dialOwned(in, func(ctx context.Context) (net.Conn, error) {
+	return r.dialOwned(in, func(ctx context.Context) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, network, address)
 	})
 }
 
 // dialOwned takes a connection only when a process of the generation accepted it.
-func (l *loop) dialOwned(in *instance, dial ready.Dial) ready.Dial {
-	return ready.Owned(dial, func() []int { return l.pidsFrom(in) })
+func (r *runner) dialOwned(in *instance, dial ready.Dial) ready.Dial {
+	return ready.Owned(dial, func() []int { return r.pidsFrom(in) })
 }
 
 // pidsFrom asks the loop for the processes of a generation; for other goroutines.
-func (l *loop) pidsFrom(in *instance) []int {
+func (r *runner) pidsFrom(in *instance) []int {
 	answer := make(chan []int, 1)
-	l.poll.post(func() {
+	r.poll.post(func() {
 		pids, _ := in.tree.Pids()
 		answer <- pids
 	})
 	select {
 	case pids := <-answer:
 		return pids
-	case <-l.over:
+	case <-r.over:
 		return nil
 	}
 }
 
 // runHelper runs a command of a probe. Its exit status comes through the one
 // reaper, like everybody's. It is called by other goroutines.
-func (l *loop) runHelper(ctx context.Context, argv []string) (int, error) {
+func (r *runner) runHelper(ctx context.Context, argv []string) (int, error) {
 	type result struct {
 		e   proc.Exit
 		err error
 	}
 	done := make(chan result, 1)
 	var pidfd int
-	l.poll.post(func() {
-		fd, err := l.startHelper(argv, func(e proc.Exit) { done <- result{e: e} })
+	r.poll.post(func() {
+		fd, err := r.startHelper(argv, func(e proc.Exit) { done <- result{e: e} })
 		pidfd = fd
 		if err != nil {
 			done <- result{err: err}
@@ -468,19 +468,19 @@ func (l *loop) runHelper(ctx context.Context, argv []string) (int, error) {
 	})
 	for {
 		select {
-		case r := <-done:
-			return r.e.ShellStatus(), r.err
-		case <-l.over:
+		case got := <-done:
+			return got.e.ShellStatus(), got.err
+		case <-r.over:
 			return 0, context.Canceled
 		case <-ctx.Done():
-			l.poll.post(func() {
+			r.poll.post(func() {
 				if pidfd >= 0 {
 					_ = proc.Signal(pidfd, 9)
 				}
 			})
 			select {
 			case <-done:
-			case <-l.over:
+			case <-r.over:
 			}
 			return 0, ctx.Err()
 		}

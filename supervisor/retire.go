@@ -27,14 +27,14 @@ import (
 const retireGrace = 200 * time.Millisecond
 
 // ending lists the learned sockets that only this generation serves.
-func (l *loop) ending(in *instance) []*listen.Socket {
-	g := l.s.current
-	if g == nil || g.n == in.n || l.set == nil || l.instances[g.n] == nil {
+func (r *runner) ending(in *instance) []*listen.Socket {
+	g := r.s.current
+	if g == nil || g.n == in.n || r.set == nil || r.instances[g.n] == nil {
 		return nil
 	}
 	var all []*listen.Socket
-	for _, one := range l.set.Sockets() {
-		if one.Learned() && in.uses(one) && !l.usedBy(one, in) {
+	for _, one := range r.set.Sockets() {
+		if one.Learned() && in.uses(one) && !r.usedBy(one, in) {
 			all = append(all, one)
 		}
 	}
@@ -44,13 +44,13 @@ func (l *loop) ending(in *instance) []*listen.Socket {
 // mute keeps new clients out of what ends with the instance. Not where the old
 // generation is kept a while in case the new one dies (Probation): nobody would
 // serve its address all that time.
-func (l *loop) mute(in *instance) {
-	if l.cfg.Probation > 0 {
+func (r *runner) mute(in *instance) {
+	if r.cfg.Probation > 0 {
 		return
 	}
-	for _, one := range l.ending(in) {
+	for _, one := range r.ending(in) {
 		if err := one.Mute(); err != nil {
-			l.log.Debug("clients that come now may be lost", "address", one.Addr(), "error", err)
+			r.log.Debug("clients that come now may be lost", "address", one.Addr(), "error", err)
 			continue
 		}
 		in.muted = append(in.muted, one)
@@ -58,24 +58,24 @@ func (l *loop) mute(in *instance) {
 }
 
 // unmute is for an old generation that is taken back.
-func (l *loop) unmute(in *instance) {
+func (r *runner) unmute(in *instance) {
 	for _, one := range in.muted {
 		if err := one.Unmute(); err != nil {
-			l.warn(in, "cannot let new connections in again", err)
+			r.warn(in, "cannot let new connections in again", err)
 		}
 	}
 	in.muted = nil
 }
 
 // retire drops what ended with the instance, which was told to stop.
-func (l *loop) retire(in *instance) {
-	for _, one := range l.ending(in) {
-		l.retireSocket(in, one, time.Now(), time.Millisecond)
+func (r *runner) retire(in *instance) {
+	for _, one := range r.ending(in) {
+		r.retireSocket(in, one, time.Now(), time.Millisecond)
 	}
 }
 
-func (l *loop) retireSocket(in *instance, one *listen.Socket, told time.Time, pause time.Duration) {
-	if l.set == nil || !slices.Contains(l.set.Sockets(), one) || l.usedBy(one, in) {
+func (r *runner) retireSocket(in *instance, one *listen.Socket, told time.Time, pause time.Duration) {
+	if r.set == nil || !slices.Contains(r.set.Sockets(), one) || r.usedBy(one, in) {
 		return // it is gone, or somebody bound it after all
 	}
 	pids, err := in.tree.Pids()
@@ -87,7 +87,7 @@ func (l *loop) retireSocket(in *instance, one *listen.Socket, told time.Time, pa
 		}
 	}
 	if held && time.Since(told) < retireGrace {
-		l.after(pause, func() { l.retireSocket(in, one, told, 2*pause) })
+		r.after(pause, func() { r.retireSocket(in, one, told, 2*pause) })
 		return
 	}
 	lost := 0
@@ -96,11 +96,11 @@ func (l *loop) retireSocket(in *instance, one *listen.Socket, told time.Time, pa
 			lost += n
 		}
 	}
-	fields := []any{"service", l.cfg.Name, "generation", in.n, "address", one.Addr()}
-	l.drop(one)
+	fields := []any{"service", r.cfg.Name, "generation", in.n, "address", one.Addr()}
+	r.drop(one)
 	if lost > 0 {
-		l.log.Warn("address released: the new generation does not bind it; clients in its queue are reset", append(fields, "clients", lost)...)
+		r.log.Warn("address released: the new generation does not bind it; clients in its queue are reset", append(fields, "clients", lost)...)
 	} else {
-		l.log.Info("address released: the new generation does not bind it", fields...)
+		r.log.Info("address released: the new generation does not bind it", fields...)
 	}
 }

@@ -97,30 +97,49 @@ func (l *loop) watchChildren() {
 // childrenChanged: some child ended, stopped or continued.
 func (l *loop) childrenChanged() {
 	l.reap()
-	l.stopped()
+	if r := l.only(); r != nil {
+		r.stopped()
+	}
 	proc.DropStops()
 }
 
+// signalled does what the command line's contract says of a signal: a stop or
+// a reload is for all services, and what is passed on is for those that run.
 func (l *loop) signalled(sig syscall.Signal) {
 	name := config.SignalName(sig)
 	switch sig {
 	case syscall.SIGTERM, syscall.SIGINT:
-		l.send(evStop{cause: name})
+		l.stopAll(evStop{cause: name})
 	case syscall.SIGQUIT:
-		l.send(evStop{cause: name, signal: int(syscall.SIGQUIT)})
+		l.stopAll(evStop{cause: name, signal: int(syscall.SIGQUIT)})
 	case syscall.SIGHUP:
 		if l.tty != nil && l.tty.hungUp() {
-			l.send(evStop{cause: "the terminal is gone"})
+			l.stopAll(evStop{cause: "the terminal is gone"})
 			return
 		}
-		l.reload(name)
+		for _, r := range l.runners {
+			r.reload(name)
+		}
 	case syscall.SIGCONT:
-		l.continued()
+		if r := l.only(); r != nil {
+			r.continued()
+		}
 	case syscall.SIGUSR1, syscall.SIGWINCH, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU:
-		if in := l.front(); in != nil && !in.exited && in.pid != 0 {
-			_ = in.tree.Signal(sig, config.KillProcess)
+		for _, r := range l.runners {
+			if in := r.front(); in != nil && !in.exited && in.pid != 0 {
+				_ = in.tree.Signal(sig, config.KillProcess)
+			}
 		}
 	case syscall.SIGUSR2:
 		l.log.Warn("upgrading the supervisor in place is not supported yet")
+	}
+}
+
+// stopAll tells every service to stop. A second time means at once.
+func (l *loop) stopAll(ev evStop) {
+	for _, r := range l.runners {
+		if !r.finished {
+			r.send(ev)
+		}
 	}
 }

@@ -3,7 +3,6 @@ package supervisor
 import (
 	"encoding/hex"
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,39 +17,49 @@ import (
 // new server's first steps or first clients.
 const spareAfter = 100 * time.Millisecond
 
+// tidyAfter is how long after the last start memory is given back.
+const tidyAfter = 10 * time.Millisecond
+
+// spareServices is up to how many services the next generation of each is made
+// ahead: it costs a few descriptors and a sleeping thread.
+const spareServices = 32
+
 // prepareSpare makes what the next generation will need and does not depend
 // on when it starts: notify socket, output pipes, cgroup, a thread with the filter. When the current one
 // crashes, clients wait; what has been done by then they need not wait for (it
 // is half of the time from a death to the next main). It costs a few
 // descriptors and no wake-up.
-func (l *loop) prepareSpare() {
-	next := l.s.lastN + 1
-	if l.spare != nil && l.spare.n == next || l.s.frontGen() == nil || l.s.state == stopping {
+func (r *runner) prepareSpare() {
+	next := r.s.lastN + 1
+	if r.spare != nil && r.spare.n == next || r.s.frontGen() == nil || r.s.state == stopping {
 		return
 	}
-	l.dropSpare()
-	// What starting left behind in the heap is given back, once for each
-	// generation: a fifth of our memory, and nothing happens now anyway.
-	l.children.Go(debug.FreeOSMemory)
-	in := &instance{n: next, pidfd: -1, access: "all"}
-	err := l.prepare(in)
-	if err == nil && (l.cfg.Output == "" || l.cfg.Output == "inherit" || l.cfg.Output == "prefix") {
-		// A file may have been renamed by the time of the start; it is opened then.
-		in.output, err = logs.New(l.outputOptions(in))
+	r.dropSpare()
+	// What starting left behind in the heap is given back: a fifth of our
+	// memory, and nothing happens now anyway.
+	r.timers.set(&r.tidy, time.Now().Add(tidyAfter))
+	if len(r.runners) > spareServices {
+		return
 	}
-	if err == nil && l.intercepts() {
+	in := &instance{of: r, n: next, pidfd: -1, access: "all"}
+	err := r.prepare(in)
+	if err == nil && (r.cfg.Output == "" || r.cfg.Output == "inherit" || r.cfg.Output == "prefix") {
+		// A file may have been renamed by the time of the start; it is opened then.
+		in.output, err = logs.New(r.outputOptions(in))
+	}
+	if err == nil && r.intercepts() {
 		in.cradle, err = newCradle()
 	}
-	l.spare = in
+	r.spare = in
 	if err != nil {
-		l.log.Debug("cannot prepare the next generation yet", "generation", next, "error", err)
-		l.dropSpare()
+		r.log.Debug("cannot prepare the next generation yet", "generation", next, "error", err)
+		r.dropSpare()
 	}
 }
 
 // prepare makes what of a generation can be made ahead of its start. What is
 // there already stays.
-func (l *loop) prepare(in *instance) error {
+func (r *runner) prepare(in *instance) error {
 	if in.tree != nil {
 		return nil
 	}
@@ -60,34 +69,34 @@ func (l *loop) prepare(in *instance) error {
 	}
 	in.marker = hex.EncodeToString(id[:])
 	var err error
-	if in.notify, err = ready.ListenNotify(l.runDir, fmt.Sprintf("%s.%d", l.cfg.Name, in.n)); err != nil {
+	if in.notify, err = ready.ListenNotify(r.runDir, fmt.Sprintf("%s.%d", r.cfg.Name, in.n)); err != nil {
 		return err
 	}
 	in.tree = proc.NewTree(proc.TreeConfig{
-		Name: l.cfg.Name, Generation: in.n, Marker: in.marker, UseCgroup: l.cfg.Cgroup,
-		Sole:   func() bool { return len(l.instances) == 1 },
-		Others: func() []int { return l.otherPids(in) },
+		Name: r.cfg.Name, Generation: in.n, Marker: in.marker, UseCgroup: r.cfg.Cgroup,
+		Sole:   func() bool { return len(r.instances) == 1 },
+		Others: func() []int { return r.otherPids(in) },
 	})
 	return nil
 }
 
 // takeSpare gives the prepared instance if there is one for this generation,
 // else an empty one.
-func (l *loop) takeSpare(gen int) *instance {
-	if in := l.spare; in != nil && in.n == gen {
-		l.spare = nil
+func (r *runner) takeSpare(gen int) *instance {
+	if in := r.spare; in != nil && in.n == gen {
+		r.spare = nil
 		return in
 	}
-	return &instance{n: gen, pidfd: -1, access: "all"}
+	return &instance{of: r, n: gen, pidfd: -1, access: "all"}
 }
 
 // dropSpare gives back what was prepared.
-func (l *loop) dropSpare() {
-	in := l.spare
+func (r *runner) dropSpare() {
+	in := r.spare
 	if in == nil {
 		return
 	}
-	l.spare = nil
+	r.spare = nil
 	if in.cradle != nil {
 		in.cradle.close()
 	}

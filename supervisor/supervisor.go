@@ -8,6 +8,8 @@ import (
 	"os/user"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,11 +27,11 @@ import (
 // Options are what Run needs to know. All of it is plain: nothing was started
 // or opened for it.
 type Options struct {
-	Service   *config.Service
+	Services  []*config.Service // at least one; each with a name of its own
 	Log       hclog.Logger
 	Environ   []string           // ours; what was meant for us is kept from the child
 	Inherited []listen.Inherited // LISTEN_FDS that we were given; Run owns them
-	Adopt     int                // a running server to take over from; 0: none
+	Adopt     int                // a running server that the only service takes over from; 0: none
 }
 
 // StartError is why nothing was started. Its text may have several lines: what
@@ -50,7 +52,7 @@ func (e *StartError) Error() string {
 // Unwrap returns the cause.
 func (e *StartError) Unwrap() error { return e.Err }
 
-// Run runs one service until it is stopped or ends, and returns the exit
+// Run runs services until they are stopped or have ended, and returns the exit
 // status of supervise. A *StartError says that nothing was started and that
 // nothing is left behind. The caller has called proc.Setup.
 func Run(o Options) (int, error) {
@@ -68,64 +70,113 @@ func Run(o Options) (int, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	l.watchdogUp()
-	if l.elder != nil {
-		l.adopt(l.elder)
-	} else {
-		l.send(evStart{})
+	for _, r := range l.runners {
+		if r.elder != nil {
+			r.adopt(r.elder)
+		} else {
+			r.send(evStart{})
+		}
 	}
 	return l.run()
 }
 
 // newLoop does everything that can fail before anything is started.
 func newLoop(o Options) (*loop, error) {
-	cfg := o.Service
-	if err := cfg.Validate(); err != nil {
-		return nil, &StartError{Status: ExitUsage, Err: err}
-	}
-	if err := checkSupported(cfg); err != nil {
-		return nil, &StartError{Status: ExitUsage, Err: err}
-	}
-	for _, s := range cfg.Sockets {
-		if unused := s.Unused(); len(unused) > 0 {
-			o.Log.Warn("options without a meaning for this socket", "service", cfg.Name, "socket", s.Source, "options", strings.Join(unused, ", "))
-		}
-	}
 	l := &loop{
-		cfg: cfg, log: o.Log, environ: o.Environ,
-		s:         newService(cfg, rand.Uint64()),
-		instances: map[int]*instance{}, mains: map[int]*instance{}, helpers: map[int]func(proc.Exit){},
+		log: o.Log, environ: o.Environ,
+		mains: map[int]*instance{}, helpers: map[int]func(proc.Exit){},
 		over: make(chan struct{}),
 	}
-	if err := l.resolveUser(); err != nil {
-		return nil, &StartError{Status: ExitUsage, Err: err}
-	}
-	if err := l.resolveCommand(); err != nil {
-		return nil, err
+	l.tidy = timer{index: -1, f: func() { l.children.Go(debug.FreeOSMemory) }}
+	for _, cfg := range o.Services {
+		r := newRunner(l, cfg, rand.Uint64())
+		if err := r.check(); err != nil {
+			return nil, err
+		}
+		l.runners = append(l.runners, r)
 	}
 	var err error
 	if l.poll, err = newPoller(); err != nil {
 		return nil, &StartError{Status: ExitSoftware, Err: err}
 	}
-	if o.Adopt != 0 {
-		if l.elder, err = l.findElder(o.Adopt); err != nil {
-			l.poll.close()
-			return nil, err
+	if err := l.open(o); err != nil {
+		for _, r := range l.runners {
+			r.elder.close()
+			r.closeListeners()
 		}
-	}
-	if err := l.openListeners(o.Inherited); err != nil {
-		l.elder.close()
 		l.poll.close()
 		return nil, err
+	}
+	return l, nil
+}
+
+// open opens what the supervisor has for as long as it lives. On error the
+// caller gives back what was opened by then.
+func (l *loop) open(o Options) (err error) {
+	inherited := l.deal(o.Inherited)
+	for _, r := range l.runners {
+		if o.Adopt != 0 && l.only() != nil {
+			if r.elder, err = r.findElder(o.Adopt); err != nil {
+				return err
+			}
+		}
+		if err := r.openListeners(inherited[r]); err != nil {
+			return err
+		}
 	}
 	if l.up, err = ready.NewUpward(os.Getenv); err != nil {
 		l.log.Warn("the service manager above cannot be told anything", "error", err)
 	}
-	l.runDir = makeRunDir(cfg.Name)
+	l.runDir = makeRunDir(l.runners[0].cfg.Name)
 	if l.runDir == "" {
 		l.log.Debug("no private directory to be had, using abstract notify sockets")
 	}
-	l.tty = openTerminal()
-	return l, nil
+	if l.only() != nil {
+		l.tty = openTerminal()
+	} else if l.stdin, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+		return &StartError{Status: ExitSoftware, Err: fmt.Errorf("cannot open /dev/null: %w", err)}
+	}
+	return nil
+}
+
+// deal says which service each inherited listener is for: the only one, or the
+// one with a socket of that name.
+func (l *loop) deal(inherited []listen.Inherited) map[*runner][]listen.Inherited {
+	dealt := map[*runner][]listen.Inherited{}
+	for _, fd := range inherited {
+		r := l.only()
+		for _, o := range l.runners {
+			if r == nil && slices.ContainsFunc(o.cfg.Sockets, func(s config.Socket) bool { return s.Name == fd.Name }) {
+				r = o
+			}
+		}
+		if r == nil {
+			l.log.Warn("an inherited listener is for no service and is closed", "name", fd.Name)
+			_ = unix.Close(fd.FD)
+			continue
+		}
+		dealt[r] = append(dealt[r], fd)
+	}
+	return dealt
+}
+
+// check looks at all that can be known to fail before anything is opened.
+func (r *runner) check() error {
+	if err := r.cfg.Validate(); err != nil {
+		return &StartError{Status: ExitUsage, Err: err}
+	}
+	if err := checkSupported(r.cfg); err != nil {
+		return &StartError{Status: ExitUsage, Err: err}
+	}
+	for _, s := range r.cfg.Sockets {
+		if unused := s.Unused(); len(unused) > 0 {
+			r.log.Warn("options without a meaning for this socket", "service", r.cfg.Name, "socket", s.Source, "options", strings.Join(unused, ", "))
+		}
+	}
+	if err := r.resolveUser(); err != nil {
+		return &StartError{Status: ExitUsage, Err: err}
+	}
+	return r.resolveCommand()
 }
 
 // checkSupported refuses what the configuration knows and this version does not do.
@@ -147,20 +198,11 @@ func checkSupported(cfg *config.Service) error {
 // was read of the children's output is written first.
 func (l *loop) close() {
 	close(l.over)
-	for _, in := range l.instances {
-		l.cancelGate(in)
-		if in.watching != nil {
-			in.watching()
-		}
-		if in.output != nil {
-			l.closeOutput(in)
-		}
+	for _, r := range l.runners {
+		r.giveBack()
 	}
-	l.dropSpare()
-	l.elder.close()
-	l.closeListeners()
 	if l.tty != nil {
-		l.unwatchKeys()
+		l.only().unwatchKeys()
 		l.tty.takeBack()
 	}
 	l.children.Wait()
@@ -170,24 +212,27 @@ func (l *loop) close() {
 	if l.runDir != "" {
 		_ = os.RemoveAll(l.runDir)
 	}
+	if l.stdin != 0 {
+		_ = unix.Close(l.stdin)
+	}
 	l.poll.close()
 }
 
 // resolveCommand finds the command, its directory and its environment files
 // before anything is opened: a typing error must not take a port.
-func (l *loop) resolveCommand() error {
-	env, err := l.cfg.Environ(config.CleanEnv(l.environ))
+func (r *runner) resolveCommand() error {
+	env, err := r.cfg.Environ(config.CleanEnv(r.environ))
 	if err != nil {
 		return &StartError{Status: ExitUsage, Err: err}
 	}
-	if l.cfg.Dir != "" {
-		if st, err := os.Stat(l.cfg.Dir); err != nil {
+	if r.cfg.Dir != "" {
+		if st, err := os.Stat(r.cfg.Dir); err != nil {
 			return &StartError{Status: ExitUsage, Err: fmt.Errorf("cannot run in another directory: %w", err)}
 		} else if !st.IsDir() {
-			return &StartError{Status: ExitUsage, Err: fmt.Errorf("cannot run in another directory: %s is none", l.cfg.Dir)}
+			return &StartError{Status: ExitUsage, Err: fmt.Errorf("cannot run in another directory: %s is none", r.cfg.Dir)}
 		}
 	}
-	_, err = shim.LookPath(l.cfg.Command[0], l.cfg.Dir, env)
+	_, err = shim.LookPath(r.cfg.Command[0], r.cfg.Dir, env)
 	if err == nil {
 		return nil
 	}
@@ -198,23 +243,23 @@ func (l *loop) resolveCommand() error {
 	}
 	if e.Status == ExitNotExec {
 		e.Hint = "make it executable (chmod +x), or name the interpreter that runs it"
-	} else if !strings.Contains(l.cfg.Command[0], "/") {
-		e.Hint = "it was looked for in PATH; a command of this directory is written ./" + l.cfg.Command[0]
+	} else if !strings.Contains(r.cfg.Command[0], "/") {
+		e.Hint = "it was looked for in PATH; a command of this directory is written ./" + r.cfg.Command[0]
 	}
 	return e
 }
 
 // resolveUser looks up User= and Group=.
-func (l *loop) resolveUser() error {
-	if l.cfg.User == "" && l.cfg.Group == "" {
+func (r *runner) resolveUser() error {
+	if r.cfg.User == "" && r.cfg.Group == "" {
 		return nil
 	}
 	c := &shim.Credential{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
-	if l.cfg.User != "" {
-		u, err := user.Lookup(l.cfg.User)
+	if r.cfg.User != "" {
+		u, err := user.Lookup(r.cfg.User)
 		if err != nil {
-			if u, err = user.LookupId(l.cfg.User); err != nil {
-				return fmt.Errorf("cannot find user %q: no such name or number", l.cfg.User)
+			if u, err = user.LookupId(r.cfg.User); err != nil {
+				return fmt.Errorf("cannot find user %q: no such name or number", r.cfg.User)
 			}
 		}
 		uid, _ := strconv.ParseUint(u.Uid, 10, 32)
@@ -227,49 +272,49 @@ func (l *loop) resolveUser() error {
 			}
 		}
 		// As systemd does for User=: systemd.exec(5), environment variables.
-		l.userEnv = []string{"USER=" + u.Username, "LOGNAME=" + u.Username, "HOME=" + u.HomeDir}
+		r.userEnv = []string{"USER=" + u.Username, "LOGNAME=" + u.Username, "HOME=" + u.HomeDir}
 	}
-	if l.cfg.Group != "" {
-		g, err := user.LookupGroup(l.cfg.Group)
+	if r.cfg.Group != "" {
+		g, err := user.LookupGroup(r.cfg.Group)
 		if err != nil {
-			if g, err = user.LookupGroupId(l.cfg.Group); err != nil {
-				return fmt.Errorf("cannot find group %q: no such name or number", l.cfg.Group)
+			if g, err = user.LookupGroupId(r.cfg.Group); err != nil {
+				return fmt.Errorf("cannot find group %q: no such name or number", r.cfg.Group)
 			}
 		}
 		gid, _ := strconv.ParseUint(g.Gid, 10, 32)
 		c.GID = uint32(gid)
 	}
 	if os.Getuid() != 0 && (c.UID != uint32(os.Getuid()) || c.GID != uint32(os.Getgid())) {
-		return fmt.Errorf("cannot run as user %q group %q: only root can change users; leave --user and --group out, or run supervise as root", l.cfg.User, l.cfg.Group)
+		return fmt.Errorf("cannot run as user %q group %q: only root can change users; leave --user and --group out, or run supervise as root", r.cfg.User, r.cfg.Group)
 	}
-	l.credential = c
+	r.credential = c
 	return nil
 }
 
 // openListeners opens all sockets before any process exists. Where one is
 // taken, the error says by whom.
-func (l *loop) openListeners(inherited []listen.Inherited) error {
-	set, warnings, err := listen.Open(l.elder.without(l.cfg.Sockets), inherited)
+func (r *runner) openListeners(inherited []listen.Inherited) error {
+	set, warnings, err := listen.Open(r.elder.without(r.cfg.Sockets), inherited)
 	if err != nil {
 		return listenError(err)
 	}
 	for _, w := range warnings {
-		l.log.Warn(w.String(), "service", l.cfg.Name)
+		r.log.Warn(w.String(), "service", r.cfg.Name)
 	}
-	l.set = set
-	if err := l.holdElder(); err != nil {
+	r.set = set
+	if err := r.holdElder(); err != nil {
 		set.Close()
-		l.set = nil
+		r.set = nil
 		return err
 	}
 	for _, s := range set.Sockets() {
-		fields := []any{"service", l.cfg.Name, "socket", s.Name(), "address", s.Addr()}
+		fields := []any{"service", r.cfg.Name, "socket", s.Name(), "address", s.Addr()}
 		if shared, why := s.Shared(); shared {
 			fields = append(fields, "lanes", "no", "because", why)
 		}
-		l.log.Info("listening", fields...)
+		r.log.Info("listening", fields...)
 	}
-	return l.watchSet()
+	return r.watchSet()
 }
 
 // listenError makes the words for an address that could not be opened.
@@ -321,15 +366,15 @@ func makeRunDir(name string) string {
 
 // startHelper starts a command of our own, such as a probe's, with nothing but
 // its standard streams; done gets its exit through the one reaper.
-func (l *loop) startHelper(argv []string, done func(proc.Exit)) (pidfd int, err error) {
-	env := append(config.CleanEnv(l.environ), l.cfg.Env...)
+func (r *runner) startHelper(argv []string, done func(proc.Exit)) (pidfd int, err error) {
+	env := append(config.CleanEnv(r.environ), r.cfg.Env...)
 	env = lastWins(env)
-	path, err := shim.LookPath(argv[0], l.cfg.Dir, env)
+	path, err := shim.LookPath(argv[0], r.cfg.Dir, env)
 	if err != nil {
 		return -1, err
 	}
 	spec := shim.New(path, argv, env)
-	spec.Dir, spec.Setpgid, spec.Credential = l.cfg.Dir, true, l.credential
+	spec.Dir, spec.Setpgid, spec.Credential = r.cfg.Dir, true, r.credential
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("cannot open /dev/null: %w", err)
@@ -341,7 +386,7 @@ func (l *loop) startHelper(argv []string, done func(proc.Exit)) (pidfd int, err 
 		return -1, err
 	}
 	_ = unix.Close(c.Report) // a failed exec ends with a status that says so
-	l.helpers[c.PID] = func(e proc.Exit) {
+	r.helpers[c.PID] = func(e proc.Exit) {
 		if c.PIDFD >= 0 {
 			_ = unix.Close(c.PIDFD)
 		}

@@ -31,13 +31,13 @@ import (
 // All of it happens in the loop, while the child waits in bind(2).
 
 // intercepts reports whether children are started with the filter.
-func (l *loop) intercepts() bool { return l.offers("intercept") && l.noFilter == nil }
+func (r *runner) intercepts() bool { return r.offers("intercept") && r.noFilter == nil }
 
 // startChild forks the child, with the filter where that is wanted. What
 // stands in its way is said once, and from then on there is none: a restart is
 // then a plain one for servers that bind by themselves.
-func (l *loop) startChild(in *instance, spec *shim.Spec) (err error) {
-	if !l.intercepts() {
+func (r *runner) startChild(in *instance, spec *shim.Spec) (err error) {
+	if !r.intercepts() {
 		in.child, err = shim.Start(spec)
 		return err
 	}
@@ -45,9 +45,9 @@ func (l *loop) startChild(in *instance, spec *shim.Spec) (err error) {
 	in.cradle = nil
 	if c == nil {
 		if c, err = newCradle(); err != nil {
-			l.noFilter = err
-			l.log.Warn("bind(2) is not intercepted: a server that binds by itself gets a plain restart",
-				"service", l.cfg.Name, "because", err, "do", interceptHint(err))
+			r.noFilter = err
+			r.log.Warn("bind(2) is not intercepted: a server that binds by itself gets a plain restart",
+				"service", r.cfg.Name, "because", err, "do", interceptHint(err))
 			in.child, err = shim.Start(spec)
 			return err
 		}
@@ -56,13 +56,13 @@ func (l *loop) startChild(in *instance, spec *shim.Spec) (err error) {
 	if in.child, fd, err = c.start(spec); err != nil {
 		return err
 	}
-	server, err := intercept.NewServer(fd, intercept.ServerOptions{UDP: l.cfg.InterceptUDP}, &swapper{l: l, in: in})
+	server, err := intercept.NewServer(fd, intercept.ServerOptions{UDP: r.cfg.InterceptUDP}, &swapper{r: r, in: in})
 	if err != nil {
-		l.warn(in, "cannot answer bind(2) of the command", err)
+		r.warn(in, "cannot answer bind(2) of the command", err)
 		return nil
 	}
 	in.binds = server
-	return l.poll.add(server.FD(), unix.EPOLLIN, func() { l.serveBinds(in) })
+	return r.poll.add(server.FD(), unix.EPOLLIN, func() { r.serveBinds(in) })
 }
 
 // filterError marks what Install said, apart from what the start said.
@@ -101,41 +101,41 @@ func unheldCause(err error) string {
 var errRenamed = errors.New("its path is not there any more: it was renamed after bind")
 
 // serveBinds answers the calls that wait.
-func (l *loop) serveBinds(in *instance) {
+func (r *runner) serveBinds(in *instance) {
 	empty, err := in.binds.Serve()
 	if err != nil {
-		l.warn(in, "cannot answer bind(2) of the command", err)
+		r.warn(in, "cannot answer bind(2) of the command", err)
 	}
 	if empty || err != nil {
-		l.closeBinds(in)
+		r.closeBinds(in)
 	}
 }
 
-func (l *loop) closeBinds(in *instance) {
+func (r *runner) closeBinds(in *instance) {
 	if in.binds == nil {
 		return
 	}
-	l.poll.remove(in.binds.FD())
+	r.poll.remove(in.binds.FD())
 	if err := in.binds.Close(); err != nil {
-		l.log.Debug("cannot close the notify fd", "generation", in.n, "error", err)
+		r.log.Debug("cannot close the notify fd", "generation", in.n, "error", err)
 	}
 	in.binds = nil
 }
 
 // swapper answers for one generation.
 type swapper struct {
-	l      *loop
+	r      *runner
 	in     *instance
 	failed map[intercept.Key]bool // binds whose failure was told
 }
 
 // Bind implements intercept.Holder.
 func (h *swapper) Bind(c *intercept.Call) intercept.Decision {
-	l := h.l
-	if l.set == nil {
+	r := h.r
+	if r.set == nil {
 		return intercept.Pass() // the supervisor is ending
 	}
-	if one := l.socketOf(c.Key); one != nil {
+	if one := r.socketOf(c.Key); one != nil {
 		return h.lend(one, c)
 	}
 	return h.fresh(c)
@@ -143,7 +143,7 @@ func (h *swapper) Bind(c *intercept.Call) intercept.Decision {
 
 // lend answers with a lane of a held socket.
 func (h *swapper) lend(one *listen.Socket, c *intercept.Call) intercept.Decision {
-	l, in := h.l, h.in
+	r, in := h.r, h.in
 	shared, _ := one.Shared()
 	for _, lane := range in.lanes {
 		if lane.Socket() != one {
@@ -161,13 +161,13 @@ func (h *swapper) lend(one *listen.Socket, c *intercept.Call) intercept.Decision
 			return intercept.Pass()
 		}
 	}
-	lane, err := l.set.LendOne(one)
+	lane, err := r.set.LendOne(one)
 	if err != nil {
-		l.warn(in, "cannot open a lane for a bind of the command", err)
+		r.warn(in, "cannot open a lane for a bind of the command", err)
 		return intercept.Pass()
 	}
 	in.lanes = append(in.lanes, lane)
-	l.watchLanes()
+	r.watchLanes()
 	return h.claim(lane, shared, c)
 }
 
@@ -277,8 +277,8 @@ func bindLike(fd int, c *intercept.Call, beside bool) error {
 // uses both are there until it is gone; beside reports that. What this very
 // generation bound stays; own reports that.
 func (h *swapper) reshape(key intercept.Key) (beside, own bool) {
-	l := h.l
-	for _, one := range l.set.Sockets() {
+	r := h.r
+	for _, one := range r.set.Sockets() {
 		held := keyOf(one)
 		held.NetNS = key.NetNS // others are passed on
 		if !held.Conflicts(key) {
@@ -287,22 +287,22 @@ func (h *swapper) reshape(key intercept.Key) (beside, own bool) {
 		if h.in.claims(one) {
 			return false, true
 		}
-		if l.usedBy(one, h.in) {
+		if r.usedBy(one, h.in) {
 			beside = true
-			l.log.Warn("the port is bound in another shape; until the old generation is told to stop, clients come to either",
-				"service", l.cfg.Name, "generation", h.in.n, "held", one.Addr(), "bound", key)
+			r.log.Warn("the port is bound in another shape; until the old generation is told to stop, clients come to either",
+				"service", r.cfg.Name, "generation", h.in.n, "held", one.Addr(), "bound", key)
 			continue
 		}
-		l.drop(one)
-		l.log.Warn("the port is bound in another shape; the old one is closed",
-			"service", l.cfg.Name, "generation", h.in.n, "held", one.Addr(), "bound", key)
+		r.drop(one)
+		r.log.Warn("the port is bound in another shape; the old one is closed",
+			"service", r.cfg.Name, "generation", h.in.n, "held", one.Addr(), "bound", key)
 	}
 	return beside, false
 }
 
 // usedBy reports whether a generation other than this one was lent a lane of it.
-func (l *loop) usedBy(one *listen.Socket, except *instance) bool {
-	for _, in := range l.instances {
+func (r *runner) usedBy(one *listen.Socket, except *instance) bool {
+	for _, in := range r.instances {
 		if in != except && !in.returned && !in.exited && in.uses(one) {
 			return true
 		}
@@ -328,8 +328,8 @@ func (in *instance) claims(one *listen.Socket) bool {
 
 // Listen implements intercept.Holder: a socket of the child listens now.
 func (h *swapper) Listen(c *intercept.Call) (keep bool) {
-	l, in := h.l, h.in
-	if l.set == nil {
+	r, in := h.r, h.in
+	if r.set == nil {
 		return false
 	}
 	for _, lane := range in.lanes {
@@ -347,27 +347,27 @@ func (h *swapper) Listen(c *intercept.Call) (keep bool) {
 			return false
 		}
 	}
-	one, warnings, err := l.set.Learn(listen.Inherited{FD: c.Socket, Name: l.cfg.Name, Path: c.Key.Path})
+	one, warnings, err := r.set.Learn(listen.Inherited{FD: c.Socket, Name: r.cfg.Name, Path: c.Key.Path})
 	for _, w := range warnings {
-		l.log.Warn(w.String(), "service", l.cfg.Name, "generation", in.n)
+		r.log.Warn(w.String(), "service", r.cfg.Name, "generation", in.n)
 	}
 	if err != nil {
-		l.warn(in, "cannot keep a listener of the command", err)
+		r.warn(in, "cannot keep a listener of the command", err)
 		return true // it was closed
 	}
-	fields := []any{"service", l.cfg.Name, "generation", in.n, "address", one.Addr()}
+	fields := []any{"service", r.cfg.Name, "generation", in.n, "address", one.Addr()}
 	if shared, why := one.Shared(); shared {
 		fields = append(fields, "lanes", "no", "because", why)
 	}
-	l.log.Info("learned a listener of the command, and keep it", fields...)
+	r.log.Info("learned a listener of the command, and keep it", fields...)
 	lane := one.Lanes()[0]
 	in.lanes = append(in.lanes, lane)
 	if in.claimed == nil {
 		in.claimed = map[*listen.Lane]bool{}
 	}
 	in.claimed[lane] = true
-	if err := l.watchSet(); err != nil {
-		l.warn(in, "cannot watch the listener", err)
+	if err := r.watchSet(); err != nil {
+		r.warn(in, "cannot watch the listener", err)
 	}
 	h.listens(lane)
 	return true
@@ -384,20 +384,20 @@ func (h *swapper) listens(lane *listen.Lane) {
 		return
 	}
 	in.listening[lane] = true
-	if g := h.l.s.current; g != nil && g.n == in.n {
-		h.l.steer(in)
+	if g := h.r.s.current; g != nil && g.n == in.n {
+		h.r.steer(in)
 	}
 }
 
 // Unlink implements intercept.Holder: the path of a held socket stays.
 func (h *swapper) Unlink(r *intercept.Removal) bool {
-	return h.l.set != nil && h.l.set.OwnsFile(r.Dev, r.Ino)
+	return h.r.set != nil && h.r.set.OwnsFile(r.Dev, r.Ino)
 }
 
 // Event implements intercept.Holder.
 func (h *swapper) Event(ev intercept.Event) {
-	l, in := h.l, h.in
-	fields := []any{"service", l.cfg.Name, "generation", in.n, "address", ev.Key}
+	r, in := h.r, h.in
+	fields := []any{"service", r.cfg.Name, "generation", in.n, "address", ev.Key}
 	switch ev.Kind {
 	case intercept.BindFailed:
 		if h.failed[ev.Key] {
@@ -408,27 +408,27 @@ func (h *swapper) Event(ev intercept.Event) {
 		}
 		h.failed[ev.Key] = true
 		in.bindFailed = true
-		l.log.Error("the command cannot bind", append(fields, "error", ev.Err)...)
+		r.log.Error("the command cannot bind", append(fields, "error", ev.Err)...)
 		if errors.Is(ev.Err, unix.EADDRINUSE) {
-			l.explainBind(in.n, portdiag.Ask{Target: targetOf(ev.Key)})
+			r.explainBind(in.n, portdiag.Ask{Target: targetOf(ev.Key)})
 		}
 	case intercept.Unheld:
 		if in.unheld == nil {
 			in.unheld = ev.Err
-			l.watchUnheld(in)
+			r.watchUnheld(in)
 		}
-		if text := unheldCause(ev.Err); !l.unheld[text] {
-			if l.unheld == nil {
-				l.unheld = map[string]bool{}
+		if text := unheldCause(ev.Err); !r.unheld[text] {
+			if r.unheld == nil {
+				r.unheld = map[string]bool{}
 			}
-			l.unheld[text] = true // once, however many there are
+			r.unheld[text] = true // once, however many there are
 			if ev.Key == (intercept.Key{}) {
 				fields = fields[:len(fields)-2]
 			}
-			l.log.Warn("a listener of the command cannot be kept: it gets a plain restart", append(fields, "because", ev.Err, "do", interceptHint(ev.Err))...)
+			r.log.Warn("a listener of the command cannot be kept: it gets a plain restart", append(fields, "because", ev.Err, "do", interceptHint(ev.Err))...)
 		}
 	case intercept.Damaged:
-		l.log.Warn("a listener was put into the command, but not all that belongs to it", append(fields, "error", ev.Err)...)
+		r.log.Warn("a listener was put into the command, but not all that belongs to it", append(fields, "error", ev.Err)...)
 	}
 }
 
@@ -441,8 +441,8 @@ func targetOf(key intercept.Key) portdiag.Target {
 }
 
 // socketOf finds the held socket that answers a bind of key.
-func (l *loop) socketOf(key intercept.Key) *listen.Socket {
-	for _, one := range l.set.Sockets() {
+func (r *runner) socketOf(key intercept.Key) *listen.Socket {
+	for _, one := range r.set.Sockets() {
 		if sameKey(keyOf(one), key) {
 			return one
 		}
@@ -483,33 +483,33 @@ func sameKey(held, asked intercept.Key) bool {
 }
 
 // drop closes a held socket that nobody serves.
-func (l *loop) drop(one *listen.Socket) {
+func (r *runner) drop(one *listen.Socket) {
 	for _, lane := range one.Lanes() {
-		l.poll.remove(lane.FD())
+		r.poll.remove(lane.FD())
 	}
-	for _, in := range l.instances {
+	for _, in := range r.instances {
 		in.lanes = slices.DeleteFunc(in.lanes, func(lane *listen.Lane) bool { return lane.Socket() == one })
 	}
-	delete(l.served, one)
-	l.set.Drop(one)
+	delete(r.served, one)
+	r.set.Drop(one)
 }
 
 // releaseUnclaimed drops the learned sockets that the current generation did
 // not bind, once no other is alive: a held address that nobody serves would let
 // its clients hang.
-func (l *loop) releaseUnclaimed() {
-	g := l.s.current
-	if g == nil || l.set == nil || len(l.instances) != 1 || l.s.state != up {
+func (r *runner) releaseUnclaimed() {
+	g := r.s.current
+	if g == nil || r.set == nil || len(r.instances) != 1 || r.s.state != up {
 		return
 	}
-	in := l.instances[g.n]
+	in := r.instances[g.n]
 	if in == nil || in.exited {
 		return
 	}
-	for _, one := range l.set.Sockets() {
+	for _, one := range r.set.Sockets() {
 		if one.Learned() && !in.uses(one) {
-			l.drop(one)
-			l.log.Info("address released: the command does not bind it any more", "service", l.cfg.Name, "generation", in.n, "address", one.Addr())
+			r.drop(one)
+			r.log.Info("address released: the command does not bind it any more", "service", r.cfg.Name, "generation", in.n, "address", one.Addr())
 		}
 	}
 }

@@ -94,14 +94,14 @@ func (t *terminal) ignoreTTOU() {
 
 // foreground gives the terminal to a generation, and sees to it that we hear of
 // its Ctrl-C.
-func (l *loop) foreground(in *instance) {
-	if l.tty == nil || in.elder || in.exited || in.pid == 0 || !l.tty.ours() {
+func (r *runner) foreground(in *instance) {
+	if r.tty == nil || in.elder || in.exited || in.pid == 0 || !r.tty.ours() {
 		return
 	}
-	l.watchKeys(in) // first: the next key may come at once
-	if !l.tty.has(in.pid) {
-		if err := l.tty.give(in.pid); err != nil {
-			l.log.Debug("cannot give the terminal to the command", "generation", in.n, "error", err)
+	r.watchKeys(in) // first: the next key may come at once
+	if !r.tty.has(in.pid) {
+		if err := r.tty.give(in.pid); err != nil {
+			r.log.Debug("cannot give the terminal to the command", "generation", in.n, "error", err)
 			return
 		}
 	}
@@ -112,76 +112,76 @@ func (l *loop) foreground(in *instance) {
 }
 
 // watchKeys hears of Ctrl-C in the group of an instance that has the terminal.
-func (l *loop) watchKeys(in *instance) {
-	if l.tty.watching == in {
+func (r *runner) watchKeys(in *instance) {
+	if r.tty.watching == in {
 		return
 	}
-	l.unwatchKeys()
+	r.unwatchKeys()
 	w, err := shim.WatchGroup(in.pid)
 	if err == nil {
-		if err = l.poll.add(w.FD, unix.EPOLLIN, func() { l.readKeys(in) }); err != nil {
+		if err = r.poll.add(w.FD, unix.EPOLLIN, func() { r.readKeys(in) }); err != nil {
 			w.Close()
 		}
 	}
 	if err != nil {
-		l.log.Debug("Ctrl-C cannot be told from an end of its own accord when the command handles it", "generation", in.n, "error", err)
+		r.log.Debug("Ctrl-C cannot be told from an end of its own accord when the command handles it", "generation", in.n, "error", err)
 		return
 	}
-	l.tty.watch, l.tty.watching = w, in
+	r.tty.watch, r.tty.watching = w, in
 }
 
-func (l *loop) unwatchKeys() {
-	if l.tty == nil || l.tty.watch == nil {
+func (r *runner) unwatchKeys() {
+	if r.tty == nil || r.tty.watch == nil {
 		return
 	}
-	l.poll.remove(l.tty.watch.FD)
-	l.tty.watch.Close()
-	l.tty.watch, l.tty.watching = nil, nil
+	r.poll.remove(r.tty.watch.FD)
+	r.tty.watch.Close()
+	r.tty.watch, r.tty.watching = nil, nil
 }
 
 // readKeys: a key was pressed. A watch hears one, so there is a next one.
-func (l *loop) readKeys(in *instance) {
-	if l.tty.watching != in {
+func (r *runner) readKeys(in *instance) {
+	if r.tty.watching != in {
 		return
 	}
-	sig, over := l.tty.watch.Read()
+	sig, over := r.tty.watch.Read()
 	if sig != 0 {
 		in.key, in.keyAt = int(sig), time.Now()
 	}
 	if !over {
 		return
 	}
-	l.unwatchKeys()
-	if sig != 0 && !in.exited && l.tty.has(in.pid) {
-		l.watchKeys(in)
+	r.unwatchKeys()
+	if sig != 0 && !in.exited && r.tty.has(in.pid) {
+		r.watchKeys(in)
 	}
 }
 
 // terminalEnd says which signal of the terminal made the main process of an
 // instance end: SIGINT or SIGQUIT from its keys, SIGHUP when it was hung up, 0
 // when the end has nothing to do with it. Afterwards the terminal is ours again.
-func (l *loop) terminalEnd(in *instance, e Exit) (sig int) {
-	if l.tty == nil {
+func (r *runner) terminalEnd(in *instance, e Exit) (sig int) {
+	if r.tty == nil {
 		return 0
 	}
-	if l.tty.watching == in {
-		if sig := l.tty.watch.Ask(); sig != 0 {
+	if r.tty.watching == in {
+		if sig := r.tty.watch.Ask(); sig != 0 {
 			in.key, in.keyAt = int(sig), time.Now()
 		}
-		defer l.unwatchKeys()
+		defer r.unwatchKeys()
 	}
-	had := l.tty.has(in.pid)
+	had := r.tty.has(in.pid)
 	if had {
-		defer l.tty.takeBack()
+		defer r.tty.takeBack()
 	}
-	patience := l.cfg.TimeoutStop
+	patience := r.cfg.TimeoutStop
 	if patience <= 0 {
 		patience = time.Minute
 	}
 	switch {
-	case in != l.front():
+	case in != r.front():
 		return 0
-	case l.tty.hungUp():
+	case r.tty.hungUp():
 		return int(syscall.SIGHUP)
 	case in.key != 0 && time.Since(in.keyAt) <= patience:
 		return in.key
@@ -199,11 +199,11 @@ func (l *loop) terminalEnd(in *instance, e Exit) (sig int) {
 // stopped passes on what job control did to the front generation: when the
 // terminal stopped it (Ctrl-Z, or it read in the background), our whole job
 // stops, so that the shell gets its prompt back.
-func (l *loop) stopped() {
-	if l.tty == nil {
+func (r *runner) stopped() {
+	if r.tty == nil {
 		return
 	}
-	for _, in := range l.instances {
+	for _, in := range r.instances {
 		if in.exited || in.pid == 0 {
 			continue
 		}
@@ -214,8 +214,8 @@ func (l *loop) stopped() {
 		switch st.Signal {
 		case unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
 			in.stopped = true
-			if in == l.front() {
-				l.stopJob(in, st.Signal)
+			if in == r.front() {
+				r.stopJob(in, st.Signal)
 			}
 		case 0:
 			in.stopped = false
@@ -224,43 +224,43 @@ func (l *loop) stopped() {
 }
 
 // stopJob stops us with the command, and continues it with us.
-func (l *loop) stopJob(in *instance, sig unix.Signal) {
-	had := l.tty.has(in.pid)
-	if sig != unix.SIGTSTP && l.tty.ours() {
+func (r *runner) stopJob(in *instance, sig unix.Signal) {
+	had := r.tty.has(in.pid)
+	if sig != unix.SIGTSTP && r.tty.ours() {
 		// It read as a candidate, or before the shell brought us to the
 		// foreground, and may go on: our job is in the foreground.
-		l.foreground(in)
+		r.foreground(in)
 		return
 	}
-	l.tty.takeBack()
-	stopped, err := proc.StopOwnGroup(l.tty.fd, sig)
+	r.tty.takeBack()
+	stopped, err := proc.StopOwnGroup(r.tty.fd, sig)
 	if err != nil {
-		l.warn(in, "cannot stop with the command", err)
+		r.warn(in, "cannot stop with the command", err)
 	}
-	if !stopped && (had || l.tty.ours()) {
+	if !stopped && (had || r.tty.ours()) {
 		// Nobody could ever continue us: a session of our own, as in a
 		// container (Ctrl-Z does nothing there without us, either), or the shell
 		// brought us to the foreground at this moment.
-		l.continued()
+		r.continued()
 	}
 	// Else the shell continued us already, and SIGCONT is on its way to say so.
 }
 
 // continued: the shell put us in the foreground or background again.
-func (l *loop) continued() {
-	in := l.front()
+func (r *runner) continued() {
+	in := r.front()
 	if in == nil || in.exited || in.pid == 0 {
 		return
 	}
 	in.stopped = false
-	l.foreground(in)
+	r.foreground(in)
 	_ = in.tree.Signal(unix.SIGCONT, config.KillControlGroup)
 }
 
 // front is the instance that a terminal belongs to.
-func (l *loop) front() *instance {
-	if g := l.s.frontGen(); g != nil {
-		return l.instances[g.n]
+func (r *runner) front() *instance {
+	if g := r.s.frontGen(); g != nil {
+		return r.instances[g.n]
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // readReport hears whether execve(2) succeeded, or which stage before it failed.
-func (l *loop) readReport(in *instance) {
+func (r *runner) readReport(in *instance) {
 	if in.child == nil {
 		return
 	}
@@ -21,41 +21,41 @@ func (l *loop) readReport(in *instance) {
 	if !done && err == nil {
 		return
 	}
-	l.poll.forget(fd) // when done it is closed already
-	l.closeReport(in)
+	r.poll.forget(fd) // when done it is closed already
+	r.closeReport(in)
 	if err != nil {
-		l.send(evExecFailed{gen: in.n, err: err})
+		r.send(evExecFailed{gen: in.n, err: err})
 	} else {
-		l.send(evExec{gen: in.n})
+		r.send(evExec{gen: in.n})
 	}
 }
 
-func (l *loop) closeReport(in *instance) {
+func (r *runner) closeReport(in *instance) {
 	if in.child == nil {
 		return
 	}
 	if fd := in.child.Report; fd >= 0 {
-		l.poll.remove(fd)
+		r.poll.remove(fd)
 		_ = unix.Close(fd)
 	}
 	in.child = nil
 }
 
-func (l *loop) dropPidfd(in *instance) {
+func (r *runner) dropPidfd(in *instance) {
 	if in.pidfd < 0 {
 		return
 	}
-	l.poll.remove(in.pidfd)
+	r.poll.remove(in.pidfd)
 	_ = unix.Close(in.pidfd)
 	in.pidfd = -1
 }
 
 // mainDied: the pidfd of a main process says that it ended.
-func (l *loop) mainDied(in *instance) {
+func (r *runner) mainDied(in *instance) {
 	if in.exited {
 		return
 	}
-	l.reap()
+	r.reap()
 }
 
 // reap looks at every child that ended, acts, and then takes it out of the
@@ -83,15 +83,16 @@ func (l *loop) reap() {
 			continue
 		}
 		in := l.mains[e.PID]
-		l.exit(in, exitOf(e))
+		r := in.of
+		r.exit(in, exitOf(e))
 		l.decide() // act: the next generation may start now
 		delete(l.mains, e.PID)
 		in.tree.MainReaped()
 		if _, err := proc.Reap(e.PID); err != nil {
-			l.warn(in, "cannot reap the main process", err)
+			r.warn(in, "cannot reap the main process", err)
 		}
-		l.dropPidfd(in)
-		l.checkEmpty(in)
+		r.dropPidfd(in)
+		r.checkEmpty(in)
 	}
 }
 
@@ -108,13 +109,13 @@ func exitOf(e proc.Exit) Exit {
 
 // exit tells the machine of a death, after everything that the dead said
 // before: its report, its notify messages, its output.
-func (l *loop) exit(in *instance, e Exit) {
+func (r *runner) exit(in *instance, e Exit) {
 	if in == nil || in.exited {
 		return
 	}
 	in.exited = true
-	l.readReport(in)
-	l.readNotify(in)
+	r.readReport(in)
+	r.readNotify(in)
 	if in.output != nil {
 		in.output.Drain()
 	}
@@ -122,24 +123,26 @@ func (l *loop) exit(in *instance, e Exit) {
 		in.watching()
 	}
 	if in.pidfd >= 0 {
-		l.poll.remove(in.pidfd) // it stays open: signals go through it until the pid is reaped
+		r.poll.remove(in.pidfd) // it stays open: signals go through it until the pid is reaped
 	}
-	l.send(evExited{gen: in.n, exit: e, terminal: l.terminalEnd(in, e)})
+	r.send(evExited{gen: in.n, exit: e, terminal: r.terminalEnd(in, e)})
 }
 
 // orphansGone: members of dying trees may have been among what was reaped.
 func (l *loop) orphansGone() {
-	for _, in := range l.instances {
-		if in.exited && in.tree.EventsFD() < 0 {
-			l.checkEmpty(in)
+	for _, r := range l.runners {
+		for _, in := range r.instances {
+			if in.exited && in.tree.EventsFD() < 0 {
+				r.checkEmpty(in)
+			}
 		}
 	}
 }
 
 // checkEmpty tells the machine when nobody of a tree whose main process is
 // dead is left. Where the kernel does not say so by itself it looks again.
-func (l *loop) checkEmpty(in *instance) {
-	if !in.exited || in.empty || in.tree == nil || l.mains[in.pid] == in {
+func (r *runner) checkEmpty(in *instance) {
+	if !in.exited || in.empty || in.tree == nil || r.mains[in.pid] == in {
 		if in.tree != nil && in.tree.EventsFD() >= 0 {
 			_, _ = in.tree.Empty() // makes the descriptor wait again
 		}
@@ -148,16 +151,16 @@ func (l *loop) checkEmpty(in *instance) {
 	empty, err := in.tree.Empty()
 	switch {
 	case err != nil:
-		l.warn(in, "cannot see whether processes are left", err)
+		r.warn(in, "cannot see whether processes are left", err)
 	case empty:
 		in.empty = true
-		l.send(evEmpty{gen: in.n})
+		r.send(evEmpty{gen: in.n})
 	case in.tree.EventsFD() < 0:
 		// Their parents reap them, so no SIGCHLD of ours will tell.
 		in.recheck = min(max(2*in.recheck, 5*time.Millisecond), 200*time.Millisecond)
-		l.after(in.recheck, func() {
-			if l.instances[in.n] == in {
-				l.checkEmpty(in)
+		r.after(in.recheck, func() {
+			if r.instances[in.n] == in {
+				r.checkEmpty(in)
 			}
 		})
 	}
@@ -165,7 +168,7 @@ func (l *loop) checkEmpty(in *instance) {
 
 // kill sends SIGKILL to all of the tree, or to the main process alone where
 // that is what KillMode= says.
-func (l *loop) kill(in *instance, mode config.KillMode) {
+func (r *runner) kill(in *instance, mode config.KillMode) {
 	if mode == config.KillProcess {
 		if in.pidfd >= 0 {
 			_ = proc.Signal(in.pidfd, unix.SIGKILL)
@@ -173,27 +176,27 @@ func (l *loop) kill(in *instance, mode config.KillMode) {
 		return
 	}
 	if _, err := in.tree.Kill(); err != nil {
-		l.warn(in, "cannot kill all of it", err)
+		r.warn(in, "cannot kill all of it", err)
 	}
 }
 
 // readNotify hears everything that is in the notify socket of a generation.
-func (l *loop) readNotify(in *instance) {
+func (r *runner) readNotify(in *instance) {
 	if in.notify == nil {
 		return // an adopted server does not know us
 	}
 	for range notifyBatch {
 		m, ok, err := in.notify.Recv()
 		if err != nil {
-			l.warn(in, "cannot read the notify socket", err)
+			r.warn(in, "cannot read the notify socket", err)
 			return
 		}
 		if !ok {
 			return
 		}
-		l.hear(in, &m)
+		r.hear(in, &m)
 		// Closing what came with it answers BARRIER=1: it comes after the effect.
-		l.decide()
+		r.decide()
 		m.Close()
 	}
 }
@@ -201,48 +204,48 @@ func (l *loop) readNotify(in *instance) {
 // notifyBatch bounds how long one chatty child may hold the loop.
 const notifyBatch = 256
 
-func (l *loop) hear(in *instance, m *ready.Message) {
+func (r *runner) hear(in *instance, m *ready.Message) {
 	for _, p := range m.Problems {
-		l.log.Debug("notify message with a fault", "service", l.cfg.Name, "generation", in.n, "sender", m.PID, "fault", p)
+		r.log.Debug("notify message with a fault", "service", r.cfg.Name, "generation", in.n, "sender", m.PID, "fault", p)
 	}
-	member := func(pid int) bool { return l.isMember(in, pid) || ready.Gone(pid) }
+	member := func(pid int) bool { return r.isMember(in, pid) || ready.Gone(pid) }
 	if !ready.Accept(in.access, m.PID, in.pid, member) {
-		l.log.Warn("notify message of a stranger ignored", "service", l.cfg.Name, "generation", in.n, "sender", m.PID)
+		r.log.Warn("notify message of a stranger ignored", "service", r.cfg.Name, "generation", in.n, "sender", m.PID)
 		return
 	}
 	if m.NotifyAccess != "" {
 		in.access = m.NotifyAccess
 	}
 	if m.MainPID > 0 {
-		l.changeMain(in, m.MainPID)
+		r.changeMain(in, m.MainPID)
 	}
 	if m.Status != nil {
-		l.send(evStatus{gen: in.n, text: *m.Status})
+		r.send(evStatus{gen: in.n, text: *m.Status})
 	}
 	if m.WatchdogUsec != nil {
-		l.send(evWatchdogUsec{gen: in.n, every: time.Duration(*m.WatchdogUsec) * time.Microsecond})
+		r.send(evWatchdogUsec{gen: in.n, every: time.Duration(*m.WatchdogUsec) * time.Microsecond})
 	}
 	if m.ExtendTimeout > 0 {
-		l.send(evExtend{gen: in.n, by: m.ExtendTimeout})
+		r.send(evExtend{gen: in.n, by: m.ExtendTimeout})
 	}
 	switch {
 	case m.Ready:
-		in.said, l.speaks = true, true
-		l.becameReady(in, "READY=1", true)
+		in.said, r.speaks = true, true
+		r.becameReady(in, "READY=1", true)
 	case m.Reloading:
-		l.send(evReloading{gen: in.n})
+		r.send(evReloading{gen: in.n})
 	case m.Stopping:
-		l.send(evStopping{gen: in.n})
+		r.send(evStopping{gen: in.n})
 	}
 	if m.Watchdog {
-		l.send(evPing{gen: in.n})
+		r.send(evPing{gen: in.n})
 	}
 	if m.WatchdogTrigger {
-		l.send(evWatchdogTrigger{gen: in.n})
+		r.send(evWatchdogTrigger{gen: in.n})
 	}
 }
 
-func (l *loop) isMember(in *instance, pid int) bool {
+func (r *runner) isMember(in *instance, pid int) bool {
 	pids, err := in.tree.Pids()
 	if err != nil {
 		return false
@@ -256,44 +259,44 @@ func (l *loop) isMember(in *instance, pid int) bool {
 }
 
 // changeMain follows MAINPID=: another process of the tree is the main one.
-func (l *loop) changeMain(in *instance, pid int) {
+func (r *runner) changeMain(in *instance, pid int) {
 	if pid == in.pid || in.exited {
 		return
 	}
 	pidfd, err := proc.Open(pid)
 	if err != nil {
-		l.warn(in, "cannot follow MAINPID", err)
+		r.warn(in, "cannot follow MAINPID", err)
 		return
 	}
-	if !l.isMember(in, pid) { // looked at after it was opened: the number cannot have changed hands
+	if !r.isMember(in, pid) { // looked at after it was opened: the number cannot have changed hands
 		_ = unix.Close(pidfd)
-		l.log.Warn("MAINPID of a stranger ignored", "service", l.cfg.Name, "generation", in.n, "mainpid", pid)
+		r.log.Warn("MAINPID of a stranger ignored", "service", r.cfg.Name, "generation", in.n, "mainpid", pid)
 		return
 	}
-	l.dropPidfd(in)
-	delete(l.mains, in.pid) // from now on a member like the others: reaped as an orphan
+	r.dropPidfd(in)
+	delete(r.mains, in.pid) // from now on a member like the others: reaped as an orphan
 	in.pid, in.pidfd = pid, pidfd
-	l.mains[pid] = in
+	r.mains[pid] = in
 	in.tree.SetMain(pid, pidfd)
-	if err := l.poll.add(pidfd, unix.EPOLLIN, func() { l.foreignMainDied(in, pid) }); err != nil {
-		l.warn(in, "cannot watch the main process", err)
+	if err := r.poll.add(pidfd, unix.EPOLLIN, func() { r.foreignMainDied(in, pid) }); err != nil {
+		r.warn(in, "cannot watch the main process", err)
 	}
-	l.send(evMainPID{gen: in.n, pid: pid})
+	r.send(evMainPID{gen: in.n, pid: pid})
 }
 
 // foreignMainDied: a main process that we did not start ended. When it is our
 // child by now, its exit status is to be had; else nobody tells us.
-func (l *loop) foreignMainDied(in *instance, pid int) {
-	l.reap()
+func (r *runner) foreignMainDied(in *instance, pid int) {
+	r.reap()
 	if in.exited || in.pid != pid {
 		return
 	}
 	if _, err := proc.Reap(pid); errors.Is(err, unix.ECHILD) {
-		delete(l.mains, pid)
-		l.exit(in, Exit{Unknown: true})
-		l.decide()
+		delete(r.mains, pid)
+		r.exit(in, Exit{Unknown: true})
+		r.decide()
 		in.tree.MainReaped()
-		l.dropPidfd(in)
-		l.checkEmpty(in)
+		r.dropPidfd(in)
+		r.checkEmpty(in)
 	}
 }

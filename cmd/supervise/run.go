@@ -195,7 +195,7 @@ func start(svc *config.Service, adopt int, flags *runFlags, status *int) error {
 	if _, err := proc.Setup(); err != nil {
 		log.Warn("processes that lose their parent cannot be followed", "error", err)
 	}
-	*status, err = supervisor.Run(supervisor.Options{Service: svc, Log: log, Environ: os.Environ(), Inherited: inherited, Adopt: adopt})
+	*status, err = supervisor.Run(supervisor.Options{Services: []*config.Service{svc}, Log: log, Environ: os.Environ(), Inherited: inherited, Adopt: adopt})
 	var se *supervisor.StartError
 	if err != nil && !errors.As(err, &se) {
 		return &supervisor.StartError{Status: supervisor.ExitSoftware, Err: err}

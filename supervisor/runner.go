@@ -1,0 +1,112 @@
+package supervisor
+
+import (
+	"time"
+
+	"github.com/supervise/supervise/handoff/shim"
+	"github.com/supervise/supervise/supervisor/config"
+	"github.com/supervise/supervise/supervisor/listen"
+)
+
+// runner carries out, for one service, what its machine decides. What it
+// shares with the others is the loop's.
+type runner struct {
+	*loop
+	cfg *config.Service
+	s   *service
+	due timer // the machine's next deadline
+
+	set       *listen.Set
+	instances map[int]*instance // by generation, until released
+	spare     *instance         // prepared for the next generation, or nil
+
+	served   map[*listen.Socket]bool // sockets that the last ready generation was seen to serve; nil: none was ready yet
+	numbered []*listen.Socket        // each socket by its number, for settlers
+	noFilter error                   // why bind(2) is not intercepted
+	unheld   map[string]bool         // reasons for which a listener could not be kept, as logged
+	speaks   bool                    // a generation said READY=1
+	way      string                  // how processes are found, as logged
+
+	userEnv    []string         // HOME and its like of User=
+	credential *shim.Credential // nil: ours
+
+	lookForStranded bool // lanes were returned or steered
+
+	upward upState // of several services: what it told the manager above
+
+	elder *elder // the server that we took over from, until it is an instance
+
+	finished bool // the machine has come to its end
+	result   int  // then: what the supervisor exits with, were this the only service
+}
+
+func newRunner(l *loop, cfg *config.Service, seed uint64) *runner {
+	r := &runner{loop: l, cfg: cfg, s: newService(cfg, seed), instances: map[int]*instance{}}
+	r.due = timer{index: -1, f: func() { r.send(evDeadline{}) }}
+	return r
+}
+
+// send queues an event for the machine.
+func (r *runner) send(ev event) { r.pending = append(r.pending, news{r, ev}) }
+
+// post queues an event from another goroutine.
+func (r *runner) post(ev event) { r.poll.post(func() { r.send(ev) }) }
+
+// take gives an event to the machine and carries out what it answers.
+func (r *runner) take(ev event) {
+	for _, a := range r.s.step(time.Now(), ev) {
+		r.perform(a)
+	}
+	r.timers.set(&r.due, r.s.nextDeadline())
+}
+
+// instance finds what a generation owns; nil when it was released.
+func (r *runner) instance(gen int) *instance { return r.instances[gen] }
+
+// lookAtLanes has the loop look, once it has nothing else to do, whether
+// clients wait in a lane that nobody serves.
+func (r *runner) lookAtLanes() {
+	if !r.lookForStranded {
+		r.lookForStranded = true
+		r.looks = append(r.looks, r)
+	}
+}
+
+// only is the service of a supervisor that runs one; nil when there are several.
+func (l *loop) only() *runner {
+	if len(l.runners) == 1 {
+		return l.runners[0]
+	}
+	return nil
+}
+
+// finish notes that the service has come to its end. With the last one the
+// supervisor ends: with the status of the only one, or of the first that has one.
+func (r *runner) finish(status int) {
+	r.finished, r.result = true, status
+	l := r.loop
+	l.ended, l.status = true, 0
+	for _, o := range l.runners {
+		l.ended = l.ended && o.finished
+		if l.status == 0 {
+			l.status = o.result
+		}
+	}
+}
+
+// giveBack frees everything that belongs to the service. What was read of
+// its output is written first.
+func (r *runner) giveBack() {
+	for _, in := range r.instances {
+		r.cancelGate(in)
+		if in.watching != nil {
+			in.watching()
+		}
+		if in.output != nil {
+			r.closeOutput(in)
+		}
+	}
+	r.dropSpare()
+	r.elder.close()
+	r.closeListeners()
+}
