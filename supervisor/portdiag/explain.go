@@ -237,6 +237,10 @@ func (r *Report) explainFree(beside []sockdiag.Socket) error {
 		}
 		r.find(c, 0, text)
 	}
+	// The kernel binds a TCP socket to these, and nobody can connect to it.
+	if a := t.Addr.Addr(); t.Network == "tcp" && (a.IsMulticast() || isBroadcast(a)) {
+		decide(AddressUnusable, fmt.Sprintf("%v is a multicast or broadcast address: a TCP server there is never reached", a))
+	}
 	more, err := attributed(t.Network, beside)
 	if err != nil {
 		return err
@@ -272,10 +276,6 @@ func (r *Report) explainFree(beside []sockdiag.Socket) error {
 		}
 	}
 	r.foreign(decide)
-	// The kernel binds a TCP socket to these, and nobody can connect to it.
-	if a := t.Addr.Addr(); t.Network == "tcp" && (a.IsMulticast() || isBroadcast(a)) {
-		decide(AddressUnusable, fmt.Sprintf("%v is a multicast or broadcast address: a TCP server there is never reached", a))
-	}
 	r.portNotes()
 	return nil
 }

@@ -170,7 +170,7 @@ func (r *Report) leftover(p Party, all table, command []string) {
 		r.find(ZombieParent, p.PID, fmt.Sprintf("%s was left behind by pid %d (%s), which is dead and was not reaped by its parent, pid %d",
 			who, leader.PID, printable(leader.Comm, 0), leader.PPID))
 	}
-	if adopted(p.Process, all) && !p.unitManaged() && !supervises(p.Process) {
+	if adopted(p, all) && !p.unitManaged() && !supervises(p.Process) {
 		r.find(Orphan, p.PID, fmt.Sprintf("the parent of %s has ended and pid %d adopted it: a left-over, or a daemon; it runs since %s",
 			who, p.PPID, p.Started.Format(time.DateTime)))
 	}
@@ -190,21 +190,6 @@ func (r *Report) leftover(p Party, all table, command []string) {
 	}
 }
 
-// adopted says that the process was not started by the one that is its parent
-// now. A child has its parent's session, or leads one of its own; and its
-// process group is led by itself or by somebody who lives.
-func adopted(p Process, all table) bool {
-	parent, ok := all[p.PPID]
-	if !ok || p.PID == 1 {
-		return false
-	}
-	if p.session != p.PID && p.session != parent.session {
-		return true
-	}
-	_, led := all[p.pgrp]
-	return p.PPID == 1 && p.pgrp != p.PID && p.pgrp != 0 && !led
-}
-
 // younger says that q was started after p: ticks are 10 ms, and pids rise but
 // for their wrap.
 func younger(q, p Process) bool {
@@ -212,19 +197,7 @@ func younger(q, p Process) bool {
 }
 
 func related(a, b Process, all table) bool {
-	up := func(x, y Process) bool {
-		for n := 0; n < 64; n++ {
-			if x.PPID == y.PID {
-				return true
-			}
-			var ok bool
-			if x, ok = all[x.PPID]; !ok {
-				return false
-			}
-		}
-		return false
-	}
-	return up(a, b) || up(b, a) || a.PPID == b.PPID && a.PPID > 1
+	return descends(a, b, all) || descends(b, a, all) || a.PPID == b.PPID && a.PPID > 1
 }
 
 // sameProgram says that argv would start what p is.

@@ -145,7 +145,7 @@ func TestWaitingCalls(t *testing.T) {
 	}{
 		{"running", false, false},
 		{"", false, false},
-		{"-1 0x7f 0x7f", false, true},
+		{"-1 0x7f 0x7f", false, false},
 		{strconv.Itoa(one[0]) + " 0x5 0x0", true, true},
 		{strconv.Itoa(one[0]) + " 0x6 0x0", false, true},
 		{strconv.Itoa(many[0]) + " 0x5 0x0", false, false},

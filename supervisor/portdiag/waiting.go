@@ -104,7 +104,7 @@ func blockedOn(line string, fds []int) (yes, known bool) {
 		return false, false
 	}
 	if nr < 0 || len(f) < 2 {
-		return false, true // blocked, but in no system call
+		return false, false // a page fault, perhaps on its way to a call
 	}
 	one, many := waitingCalls()
 	if slices.Contains(many, nr) {
