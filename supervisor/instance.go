@@ -223,7 +223,7 @@ func (r *runner) spec(in *instance) (*shim.Spec, error) {
 	if r.cfg.Watchdog > 0 {
 		spec.PIDEnv = append(spec.PIDEnv, "WATCHDOG_PID")
 	}
-	spec.PIDFDIDEnv = len(plan.Files) > 0
+	spec.PIDFDIDEnv = plan.PIDFDID
 	spec.Dir, spec.Umask, spec.Nice = r.cfg.Dir, r.cfg.Umask, r.cfg.Nice
 	spec.Setpgid = true
 	if r.tty != nil && r.s.current == nil && r.tty.ours() {
@@ -247,10 +247,11 @@ func (r *runner) plan(in *instance) (wire.Plan, error) {
 		s := lane.Socket()
 		listeners[i] = wire.Listener{FD: lane.FD(), Name: s.Name(), Network: s.Network(), Addr: s.Addr()}
 	}
-	if !r.offers("systemd") { // fd: the numbers alone, by {fd:NAME}
-		return wire.FDs(listeners), nil
+	protocol := "systemd"
+	if !r.offers("systemd") {
+		protocol = "fd"
 	}
-	return wire.Systemd(listeners)
+	return wire.For(wire.Request{Protocols: []string{protocol}, Listeners: listeners, Generation: in.n})
 }
 
 // offers reports whether a protocol is among those that the user asked for.
