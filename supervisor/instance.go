@@ -36,8 +36,6 @@ type instance struct {
 	tree     *proc.Tree
 	child    *shim.Child // until its report was read to the end
 
-	command *command // that runs beside the main process, or nil
-
 	pid    int // main process; 0 before the fork
 	pidfd  int // -1 when there is none
 	exited bool
@@ -71,22 +69,13 @@ type instance struct {
 
 // spawn starts a generation. Failure is an event: nothing of it is left then.
 func (r *runner) spawn(gen int) {
-	in := r.own(gen)
+	in := r.takeSpare(gen)
+	r.instances[gen] = in
 	if err := r.start(in); err != nil {
 		r.send(evSpawnFailed{gen: gen, err: err})
 		return
 	}
 	r.send(evSpawned{gen: gen, pid: in.pid})
-}
-
-// own gives what a generation owns, from its first command on.
-func (r *runner) own(gen int) *instance {
-	in := r.instances[gen]
-	if in == nil {
-		in = r.takeSpare(gen)
-		r.instances[gen] = in
-	}
-	return in
 }
 
 func (r *runner) start(in *instance) error {
@@ -100,8 +89,9 @@ func (r *runner) start(in *instance) error {
 	if err := r.prepare(in); err != nil {
 		return err
 	}
+	r.followLogs()
 	if in.output == nil {
-		if in.output, err = logs.New(r.outputOptions(in)); err != nil {
+		if in.output, err = r.newOutput(in); err != nil {
 			return err
 		}
 	}
@@ -140,6 +130,7 @@ func (r *runner) start(in *instance) error {
 		_ = unix.Setpgid(in.pid, in.pid)
 		r.watchKeys(in)
 	}
+	in.output.SetPID(in.pid)
 	in.output.Started()
 	r.mains[in.pid] = in
 	return r.watch(in)
@@ -161,24 +152,6 @@ func (r *runner) watch(in *instance) error {
 		}
 	}
 	return r.poll.add(in.notify.FD(), unix.EPOLLIN, func() { r.readNotify(in) })
-}
-
-// outputOptions says where the child's words go.
-func (r *runner) outputOptions(in *instance) logs.Options {
-	o := logs.Options{
-		Stdout: 1, Stderr: 2,
-		Report: func(err error) {
-			r.poll.post(func() { r.warn(in, "output of the command is lost", err) })
-		},
-	}
-	switch r.cfg.Output {
-	case "", "inherit":
-	case "prefix":
-		o.Prefix = fmt.Sprintf("%s.%d | ", r.cfg.Name, in.n)
-	default:
-		o.File = r.cfg.Output
-	}
-	return o
 }
 
 // otherPids are the children that are main processes of other generations, or helpers.
@@ -218,14 +191,13 @@ func (r *runner) spec(in *instance) (*shim.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	line := r.mainLine()
-	argv := r.words(line, env)
-	for i, arg := range argv {
+	argv := make([]string, len(r.cfg.Command))
+	for i, arg := range r.cfg.Command {
 		if argv[i], err = config.Expand(arg, r.placeholders(in)); err != nil {
 			return nil, err
 		}
 	}
-	path, err := shim.LookPath(line.Path, r.cfg.Dir, env)
+	path, err := shim.LookPath(argv[0], r.cfg.Dir, env)
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +207,7 @@ func (r *runner) spec(in *instance) (*shim.Spec, error) {
 	if r.cfg.Watchdog > 0 {
 		spec.PIDEnv = append(spec.PIDEnv, "WATCHDOG_PID")
 	}
-	spec.PIDFDIDEnv = plan.PIDFDID
+	spec.PIDFDIDEnv = len(plan.Files) > 0
 	spec.Dir, spec.Umask, spec.Nice = r.cfg.Dir, r.cfg.Umask, r.cfg.Nice
 	spec.Setpgid = true
 	if r.tty != nil && r.s.current == nil && r.tty.ours() {
@@ -259,11 +231,10 @@ func (r *runner) plan(in *instance) (wire.Plan, error) {
 		s := lane.Socket()
 		listeners[i] = wire.Listener{FD: lane.FD(), Name: s.Name(), Network: s.Network(), Addr: s.Addr()}
 	}
-	protocol := "systemd"
-	if !r.offers("systemd") {
-		protocol = "fd"
+	if !r.offers("systemd") { // fd: the numbers alone, by {fd:NAME}
+		return wire.FDs(listeners), nil
 	}
-	return wire.For(wire.Request{Protocols: []string{protocol}, Listeners: listeners, Generation: in.n})
+	return wire.Systemd(listeners)
 }
 
 // offers reports whether a protocol is among those that the user asked for.
@@ -405,18 +376,3 @@ func (r *runner) closeTree(in *instance, tries int) {
 		r.warn(in, "cannot remove the cgroup", err)
 	}
 }
-
-// closeOutput ends the copying once all is written. A reader that is slow is
-// given time, in a goroutine of its own; at the end of the supervisor the last
-// outputs are waited for.
-func (r *runner) closeOutput(in *instance) {
-	out := in.output
-	in.output = nil
-	r.children.Go(func() {
-		out.Flush(time.Now().Add(outputGrace))
-		_ = out.Close()
-	})
-}
-
-// outputGrace is how long the last words of a generation wait for a slow reader.
-const outputGrace = 5 * time.Second

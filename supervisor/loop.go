@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/supervise/supervise/supervisor/logs"
 	"github.com/supervise/supervise/supervisor/proc"
 	"github.com/supervise/supervise/supervisor/ready"
 )
@@ -25,6 +26,8 @@ type loop struct {
 	looks   []*runner // services with lanes that were returned or steered
 	timers  timers
 	tidy    timer // gives unused memory back
+
+	files map[string]*logs.File // log files, by path; nil while there are none
 
 	up     *ready.Upward
 	stdin  int       // of the children: ours for the only service, else /dev/null

@@ -27,6 +27,8 @@ type runner struct {
 	speaks   bool                    // a generation said READY=1
 	way      string                  // how processes are found, as logged
 
+	places places // of its output
+
 	userEnv    []string         // HOME and its like of User=
 	credential *shim.Credential // nil: ours
 

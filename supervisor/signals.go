@@ -124,14 +124,22 @@ func (l *loop) signalled(sig syscall.Signal) {
 		if r := l.only(); r != nil {
 			r.continued()
 		}
-	case syscall.SIGUSR1, syscall.SIGWINCH, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU:
-		for _, r := range l.runners {
-			if in := r.front(); in != nil && !in.exited && in.pid != 0 {
-				_ = in.tree.Signal(sig, config.KillProcess)
-			}
-		}
+	case syscall.SIGUSR1:
+		l.reopenLogs()
+		l.passOn(sig)
+	case syscall.SIGWINCH, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU:
+		l.passOn(sig)
 	case syscall.SIGUSR2:
 		l.log.Warn("upgrading the supervisor in place is not supported yet")
+	}
+}
+
+// passOn gives a signal to the main process of each service.
+func (l *loop) passOn(sig syscall.Signal) {
+	for _, r := range l.runners {
+		if in := r.front(); in != nil && !in.exited && in.pid != 0 {
+			_ = in.tree.Signal(sig, config.KillProcess)
+		}
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/supervise/supervise/supervisor/logs"
 	"github.com/supervise/supervise/supervisor/proc"
 	"github.com/supervise/supervise/supervisor/ready"
 )
@@ -43,9 +42,8 @@ func (r *runner) prepareSpare() {
 	}
 	in := &instance{of: r, n: next, pidfd: -1, access: "all"}
 	err := r.prepare(in)
-	if err == nil && (r.cfg.Output == "" || r.cfg.Output == "inherit" || r.cfg.Output == "prefix") {
-		// A file may have been renamed by the time of the start; it is opened then.
-		in.output, err = logs.New(r.outputOptions(in))
+	if err == nil {
+		in.output, err = r.newOutput(in)
 	}
 	if err == nil && r.intercepts() {
 		in.cradle, err = newCradle()

@@ -104,6 +104,7 @@ func newLoop(o Options) (*loop, error) {
 			r.elder.close()
 			r.closeListeners()
 		}
+		l.closeLogs()
 		l.poll.close()
 		return nil, err
 	}
@@ -119,6 +120,9 @@ func (l *loop) open(o Options) (err error) {
 			if r.elder, err = r.findElder(o.Adopt); err != nil {
 				return err
 			}
+		}
+		if err := r.openPlaces(); err != nil {
+			return &StartError{Status: ExitUsage, Err: err}
 		}
 		if err := r.openListeners(inherited[r]); err != nil {
 			return err
@@ -173,6 +177,9 @@ func (r *runner) check() error {
 			r.log.Warn("options without a meaning for this socket", "service", r.cfg.Name, "socket", s.Source, "options", strings.Join(unused, ", "))
 		}
 	}
+	if err := r.readPlaces(); err != nil {
+		return &StartError{Status: ExitUsage, Err: err}
+	}
 	if err := r.resolveUser(); err != nil {
 		return &StartError{Status: ExitUsage, Err: err}
 	}
@@ -187,9 +194,6 @@ func checkSupported(cfg *config.Service) error {
 		default:
 			return fmt.Errorf("handoff %s is not supported yet: write auto, systemd, fd, intercept or none", name)
 		}
-	}
-	if cfg.Output == "journal" {
-		return errors.New("output journal is not supported yet: write inherit, prefix or a file; under systemd what is inherited goes to the journal")
 	}
 	return nil
 }
@@ -206,6 +210,7 @@ func (l *loop) close() {
 		l.tty.takeBack()
 	}
 	l.children.Wait()
+	l.closeLogs()
 	if err := l.up.Close(); err != nil {
 		l.log.Debug("cannot close the socket to the service manager", "error", err)
 	}
@@ -232,7 +237,7 @@ func (r *runner) resolveCommand() error {
 			return &StartError{Status: ExitUsage, Err: fmt.Errorf("cannot run in another directory: %s is none", r.cfg.Dir)}
 		}
 	}
-	_, err = shim.LookPath(r.mainLine().Path, r.cfg.Dir, env)
+	_, err = shim.LookPath(r.cfg.Command[0], r.cfg.Dir, env)
 	if err == nil {
 		return nil
 	}
@@ -243,8 +248,8 @@ func (r *runner) resolveCommand() error {
 	}
 	if e.Status == ExitNotExec {
 		e.Hint = "make it executable (chmod +x), or name the interpreter that runs it"
-	} else if !strings.Contains(r.mainLine().Path, "/") {
-		e.Hint = "it was looked for in PATH; a command of this directory is written ./" + r.mainLine().Path
+	} else if !strings.Contains(r.cfg.Command[0], "/") {
+		e.Hint = "it was looked for in PATH; a command of this directory is written ./" + r.cfg.Command[0]
 	}
 	return e
 }

@@ -183,7 +183,8 @@ func (v *directiveValue) String() string     { return "" }
 // start is the hinge between words and work: from here on the supervisor runs.
 // adopt is the pid of a running server to take over from, or 0.
 func start(svc *config.Service, adopt int, flags *runFlags, status *int) error {
-	log := newLogger(flags.logFormat, flags.logLevel)
+	log, end := newLogger(flags.logFormat, flags.logLevel)
+	defer end()
 	inherited, err := inheritedListeners(os.Getenv, os.Getpid())
 	if err != nil {
 		return &usageError{err: err}

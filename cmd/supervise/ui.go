@@ -14,7 +14,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
 
+	"github.com/supervise/supervise/supervisor/logs"
 	"github.com/supervise/supervise/supervisor/proc"
 )
 
@@ -35,16 +37,37 @@ func fail(err error) int {
 	return statusOf(err)
 }
 
+const logTime = "2006-01-02T15:04:05.000Z07:00"
+
+// logGrace is how long the last lines of our log wait for a slow reader.
+const logGrace = time.Second
+
 // newLogger makes the log on standard error: text for people, JSON for machines.
-func newLogger(format, level string) hclog.Logger {
-	return hclog.New(&hclog.LoggerOptions{
+// It does not wait for whoever reads it. The caller calls end when nobody logs
+// any more.
+func newLogger(format, level string) (log hclog.Logger, end func()) {
+	var out io.Writer = os.Stderr
+	end = func() {}
+	if w, err := logs.NewWriter(int(unix.Stderr), func(lines int64) string { return gap(format, lines) }); err == nil {
+		out, end = w, func() { _ = w.Close(time.Now().Add(logGrace)) }
+	}
+	log = hclog.New(&hclog.LoggerOptions{
 		Name:       "supervise",
 		Level:      hclog.LevelFromString(level),
-		Output:     os.Stderr,
+		Output:     out,
 		JSONFormat: format == "json",
-		TimeFormat: "2006-01-02T15:04:05.000Z07:00",
+		TimeFormat: logTime,
 		TimeFn:     time.Now,
 	})
+	return log, end
+}
+
+// gap stands in the log where lines of it were dropped.
+func gap(format string, lines int64) string {
+	if format == "json" {
+		return fmt.Sprintf("{\"@level\":\"warn\",\"@message\":\"lines of this log were dropped here\",\"@module\":\"supervise\",\"lines\":%d}\n", lines)
+	}
+	return fmt.Sprintf("%s [WARN]  supervise: lines of this log were dropped here: lines=%d\n", time.Now().Format(logTime), lines)
 }
 
 // printFacts prints what doctor found: one line each, and what a lack costs.

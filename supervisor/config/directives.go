@@ -332,7 +332,7 @@ func ourDirectives() []Directive {
 			func(s *Service) *bool { return &s.InterceptUDP }, ParseBool, FormatBool),
 		scalar("X-Supervise", "Cgroup", "cgroup", argBool, "give each generation a control group where one can be made",
 			func(s *Service) *bool { return &s.Cgroup }, ParseBool, FormatBool),
-		scalar("X-Supervise", "Output", "output", "inherit|prefix|journal|PATH", "where the command's output goes",
+		scalar("X-Supervise", "Output", "output", "inherit|prefix|journal|null|PATH[?options]", "where the command's output goes; options of a file: rotate=SIZE, keep=N, prefix=yes",
 			func(s *Service) *string { return &s.Output }, parseOutput, plainText),
 		{
 			Section: "Service", Name: "StandardOutput", Arg: "inherit|journal|append:PATH", Help: "Output= in systemd's words",
@@ -631,7 +631,7 @@ func setStandardOutput(s *Service, value string) error {
 	switch {
 	case value == "":
 		s.Output = Defaults().Output
-	case value == "inherit" || value == "journal":
+	case value == "inherit" || value == "journal" || value == "null":
 		s.Output = value
 	case (kind == "file" || kind == "append") && hasPath:
 		if !strings.HasPrefix(path, "/") {
@@ -644,13 +644,10 @@ func setStandardOutput(s *Service, value string) error {
 	return nil
 }
 
-// parseOutput takes a word or a path. A path without '/' is taken for a word
-// that is wrong.
+// parseOutput looks whether s can be read.
 func parseOutput(s string) (string, error) {
-	if s == "inherit" || s == "prefix" || s == "journal" || strings.Contains(s, "/") {
-		return s, nil
-	}
-	return "", fmt.Errorf("cannot read %q as a place for output: write inherit, prefix, journal, or a path such as ./%s", s, s)
+	_, err := ParseOutput(s)
+	return s, err
 }
 
 func parseDir(s string) (string, error) {

@@ -157,6 +157,16 @@ func waitEOF(t testing.TB, out *Output) {
 	}
 }
 
+func to(fd int, prefix ...string) Place { return Place{FD: fd, Prefix: strings.Join(prefix, "")} }
+
+// write plays the child. It must fit into the pipe.
+func write(t testing.TB, out *Output, s string) {
+	t.Helper()
+	if _, err := unix.Write(out.ChildStdout(), []byte(s)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func newOutput(t testing.TB, o Options) *Output {
 	t.Helper()
 	out, err := New(o)

@@ -3,7 +3,7 @@ package logs
 import (
 	"errors"
 	"fmt"
-	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,25 +17,19 @@ const (
 // Options say where the output of a generation goes. The zero value passes it to
 // fd 0, so give at least Stdout and Stderr (usually 1 and 2).
 type Options struct {
-	// Stdout and Stderr are where to write: our own. They stay the caller's,
-	// and must stay open until Close has returned. A closed one is allowed:
-	// the output is then read, remembered and dropped.
-	Stdout, Stderr int
+	Stdout, Stderr Place
 
-	// Prefix, if not "", is put before each line ("web.3 | "). Lines are then
-	// passed on when they are complete, and there is always a pipe.
-	Prefix string
-
-	// File, if not "", is a path to append both streams to instead. It is made
-	// with mode 0640 if need be. There is always a pipe.
-	File string
+	// Patience is how long a destination may take nothing before output is
+	// dropped; 0 is DefaultPatience.
+	Patience time.Duration
 
 	KeepLines int // lines remembered; 0 is DefaultKeepLines, negative none
 	MaxLine   int // bytes remembered of each; 0 is DefaultMaxLine
 
 	// Report is called from the copying goroutine when a destination begins to
-	// fail, once per stream until it works again; what is written meanwhile is
-	// lost. It may be nil and must not block.
+	// fail or to stall (*StallError), once per stream until it works again, and
+	// then with a *LossError. It may be nil, must not block, and must not call
+	// the Output.
 	Report func(error)
 }
 
@@ -46,8 +40,9 @@ type Output struct {
 	stdout, stderr childEnd
 	pipes          []*pipe // none, one for both, or one for each
 	lines          *ring
-	file           int // -1, or the log file, ours
 	eof            chan struct{}
+	dropped        counter
+	pid            atomic.Int64
 }
 
 // childEnd is what the child gets as one of its streams.
@@ -67,30 +62,20 @@ func New(o Options) (*Output, error) {
 	if width <= 0 {
 		width = DefaultMaxLine
 	}
-	out := &Output{file: -1, lines: newRing(keep, width), eof: make(chan struct{})}
-
-	if o.File != "" {
-		fd, err := openAppend(o.File)
-		if err != nil {
-			return nil, err
-		}
-		out.file = fd
-		o.Stdout, o.Stderr = fd, fd
-	}
-	direct := func(fd int) bool { return o.File == "" && o.Prefix == "" && isTerminal(fd) }
+	out := &Output{lines: newRing(keep, width), eof: make(chan struct{})}
 
 	var err error
 	switch {
-	case direct(o.Stdout):
-		out.stdout = childEnd{fd: o.Stdout}
+	case o.Stdout.terminal():
+		out.stdout = childEnd{fd: o.Stdout.FD}
 	default:
 		out.stdout, err = out.addPipe(o, o.Stdout)
 	}
 	switch {
 	case err != nil:
-	case direct(o.Stderr):
-		out.stderr = childEnd{fd: o.Stderr}
-	case out.stdout.ours && sameFile(o.Stdout, o.Stderr):
+	case o.Stderr.terminal():
+		out.stderr = childEnd{fd: o.Stderr.FD}
+	case out.stdout.ours && o.Stdout.same(o.Stderr):
 		out.stderr = childEnd{fd: out.stdout.fd}
 	default:
 		out.stderr, err = out.addPipe(o, o.Stderr)
@@ -100,7 +85,6 @@ func New(o Options) (*Output, error) {
 			p.abandon()
 		}
 		out.Started()
-		out.closeFile()
 		return nil, err
 	}
 	left := newCountdown(len(out.pipes), out.eof)
@@ -110,7 +94,7 @@ func New(o Options) (*Output, error) {
 	return out, nil
 }
 
-func (out *Output) addPipe(o Options, to int) (childEnd, error) {
+func (out *Output) addPipe(o Options, to Place) (childEnd, error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		return childEnd{}, fmt.Errorf("cannot make a pipe for output: %w", err)
@@ -122,7 +106,7 @@ func (out *Output) addPipe(o Options, to int) (childEnd, error) {
 		unix.Close(fds[1])
 		return childEnd{}, fmt.Errorf("cannot make a pipe for output: O_NONBLOCK: %w", err)
 	}
-	p, err := newPipe(fds[0], to, o.Prefix, out.lines, o.Report)
+	p, err := newPipe(fds[0], to.open(&out.pid), to.Prefix, o, out)
 	if err != nil {
 		unix.Close(fds[1])
 		return childEnd{}, err
@@ -137,6 +121,10 @@ func (out *Output) ChildStdout() int { return out.stdout.fd }
 
 // ChildStderr: see ChildStdout. It may be the same number.
 func (out *Output) ChildStderr() int { return out.stderr.fd }
+
+// SetPID tells whose output it is, for destinations that note it: the main
+// process. Before it is called nobody is named.
+func (out *Output) SetPID(pid int) { out.pid.Store(int64(pid)) }
 
 // Captured says that lines are remembered: that there is a pipe.
 func (out *Output) Captured() bool { return len(out.pipes) > 0 }
@@ -165,6 +153,36 @@ func (out *Output) Drain() {
 // and cut to MaxLine bytes. An unterminated last line is one of them. The bytes
 // are the child's: not necessarily text. Without capture there are none.
 func (out *Output) Last(n int) []string { return out.lines.last(n) }
+
+// Since gives the remembered lines that have ended after number n, oldest first,
+// and a channel that is closed when there are more: for somebody who follows. A
+// gap in the numbers is what was forgotten meanwhile. Without capture there are
+// none, and never will be.
+func (out *Output) Since(n uint64) ([]Line, <-chan struct{}) { return out.lines.since(n) }
+
+// Dropped is what was read and not passed on, in all.
+func (out *Output) Dropped() (lines, bytes int64) {
+	lines, bytes = out.dropped.lines.Load(), out.dropped.bytes.Load()
+	for _, p := range out.pipes {
+		p.mu.Lock()
+		lines, bytes = lines+p.lost.lines, bytes+p.lost.bytes
+		p.mu.Unlock()
+	}
+	return lines, bytes
+}
+
+// Stalled reports whether a destination takes nothing, so that output is dropped.
+func (out *Output) Stalled() bool {
+	for _, p := range out.pipes {
+		p.mu.Lock()
+		stalled := p.stalled
+		p.mu.Unlock()
+		if stalled {
+			return true
+		}
+	}
+	return false
+}
 
 // EOF is closed when every process that could write has closed its end, and what
 // it wrote has been passed on. Without capture it is closed from the beginning.
@@ -204,34 +222,5 @@ func (out *Output) Close() error {
 	for _, p := range out.pipes {
 		errs = append(errs, p.close())
 	}
-	errs = append(errs, out.closeFile())
 	return errors.Join(errs...)
-}
-
-func (out *Output) closeFile() error {
-	if out.file < 0 {
-		return nil
-	}
-	fd := out.file
-	out.file = -1
-	if err := unix.Close(fd); err != nil {
-		return fmt.Errorf("cannot close log file: %w", err)
-	}
-	return nil
-}
-
-// openAppend opens a log file. O_NONBLOCK is for a FIFO that nobody reads, which
-// would hold us for ever; regular files do not know it.
-func openAppend(path string) (int, error) {
-	const flags = unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NOCTTY | unix.O_NONBLOCK
-	for {
-		fd, err := unix.Open(path, flags, 0o640)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return -1, fmt.Errorf("cannot open log file: %w", &os.PathError{Op: "open", Path: path, Err: err})
-		}
-		return fd, nil
-	}
 }

@@ -22,7 +22,7 @@ func TestUntouched(t *testing.T) {
 	for _, n := range []int{0, 1, 4095, 4096, 4097, 65536, 65537, 3 << 20} {
 		r, w := testPipe(t)
 		got := readAll(r)
-		out := newOutput(t, Options{Stdout: w, Stderr: 2})
+		out := newOutput(t, Options{Stdout: to(w), Stderr: to(2)})
 		run(t, out, fmt.Sprint("bytes ", n), null)()
 		waitEOF(t, out)
 		mustClose(t, out)
@@ -41,7 +41,7 @@ func TestOneOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := readAll(r)
-	out := newOutput(t, Options{Stdout: w, Stderr: w2, KeepLines: 3})
+	out := newOutput(t, Options{Stdout: to(w), Stderr: to(w2), KeepLines: 3})
 	if out.ChildStdout() != out.ChildStderr() {
 		t.Error("two pipes")
 	}
@@ -96,7 +96,7 @@ func TestSameFile(t *testing.T) {
 // Last do not wait for it.
 func TestSlowReader(t *testing.T) {
 	r, w := testPipe(t)
-	out := newOutput(t, Options{Stdout: w, Stderr: 2})
+	out := newOutput(t, Options{Stdout: to(w), Stderr: to(2), Patience: deadline})
 	const n = 1 << 20
 	wait := run(t, out, fmt.Sprint("bytes ", n), null)
 	// The child is stuck when nothing moves any more: all buffers are full.
@@ -143,7 +143,7 @@ func TestLastWords(t *testing.T) {
 		}
 		filled += n
 	}
-	out := newOutput(t, Options{Stdout: w, Stderr: w})
+	out := newOutput(t, Options{Stdout: to(w), Stderr: to(w)})
 	run(t, out, "say one\ntwo\nthree, unterminated", null)()
 	out.Drain()
 	if last := out.Last(2); !slices.Equal(last, []string{"two", "three, unterminated"}) {
@@ -169,7 +169,7 @@ func TestReaderGone(t *testing.T) {
 	r, w := testPipe(t)
 	r.Close()
 	var said atomic.Int32
-	out := newOutput(t, Options{Stdout: w, Stderr: 2, Report: func(err error) {
+	out := newOutput(t, Options{Stdout: to(w), Stderr: to(2), Report: func(err error) {
 		said.Add(1)
 		if !errors.Is(err, unix.EPIPE) {
 			t.Error(err)
@@ -186,7 +186,7 @@ func TestReaderGone(t *testing.T) {
 
 func TestClosedOutput(t *testing.T) {
 	var said atomic.Int32
-	out := newOutput(t, Options{Stdout: 1 << 20, Stderr: -1, Report: func(error) { said.Add(1) }})
+	out := newOutput(t, Options{Stdout: to(1 << 20), Stderr: to(-1), Report: func(error) { said.Add(1) }})
 	run(t, out, "turns 2", null)()
 	waitEOF(t, out)
 	last := out.Last(9)
@@ -205,7 +205,7 @@ func TestGrandchild(t *testing.T) {
 	if err := unix.Pipe2(in[:], unix.O_CLOEXEC); err != nil {
 		t.Fatal(err)
 	}
-	out := newOutput(t, Options{Stdout: w, Stderr: 2})
+	out := newOutput(t, Options{Stdout: to(w), Stderr: to(2)})
 	run(t, out, "grandchild", in[0])()
 	unix.Close(in[0])
 	out.Drain()
@@ -246,7 +246,7 @@ func TestTerminal(t *testing.T) {
 	defer unix.Close(tty)
 	r, w := testPipe(t)
 	got := readAll(r)
-	out := newOutput(t, Options{Stdout: tty, Stderr: w})
+	out := newOutput(t, Options{Stdout: to(tty), Stderr: to(w)})
 	if out.ChildStdout() != tty || !out.Captured() {
 		t.Error("the terminal is not lent")
 	}
@@ -260,13 +260,13 @@ func TestTerminal(t *testing.T) {
 		t.Errorf("%q %v", b[:n], err)
 	}
 
-	both := newOutput(t, Options{Stdout: tty, Stderr: tty})
+	both := newOutput(t, Options{Stdout: to(tty), Stderr: to(tty)})
 	waitEOF(t, both) // at once
 	if both.Captured() || both.Last(5) != nil {
 		t.Error("captured")
 	}
 	mustClose(t, both)
-	prefixed := newOutput(t, Options{Stdout: tty, Stderr: tty, Prefix: "a | "})
+	prefixed := newOutput(t, Options{Stdout: to(tty, "a | "), Stderr: to(tty, "a | ")})
 	if !prefixed.Captured() {
 		t.Error("a prefix needs a pipe")
 	}
@@ -285,7 +285,7 @@ func TestPrefix(t *testing.T) {
 	} {
 		r, w := testPipe(t)
 		got := readAll(r)
-		out := newOutput(t, Options{Stdout: w, Stderr: w, Prefix: "w.1 | "})
+		out := newOutput(t, Options{Stdout: to(w, "w.1 | "), Stderr: to(w, "w.1 | ")})
 		run(t, out, "say "+say, null)()
 		waitEOF(t, out)
 		mustClose(t, out)
@@ -299,7 +299,7 @@ func TestPrefix(t *testing.T) {
 // A prompt without a line feed comes out at the latest with Flush.
 func TestPrefixFlush(t *testing.T) {
 	r, w := testPipe(t)
-	out := newOutput(t, Options{Stdout: w, Stderr: w, Prefix: "> "})
+	out := newOutput(t, Options{Stdout: to(w, "> "), Stderr: to(w, "> ")})
 	if _, err := unix.Write(out.ChildStdout(), []byte("prompt")); err != nil {
 		t.Fatal(err)
 	}
@@ -314,40 +314,12 @@ func TestPrefixFlush(t *testing.T) {
 	unix.Close(w)
 }
 
-func TestFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "web.log")
-	for range 2 {
-		out := newOutput(t, Options{File: path})
-		run(t, out, "turns 1", null)()
-		waitEOF(t, out)
-		mustClose(t, out)
-		mustClose(t, out)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil || string(b) != "out 0\nerr 0\nout 0\nerr 0\n" {
-		t.Errorf("%q %v", b, err)
-	}
-	_, err = New(Options{File: path + "/x"})
-	if !errors.Is(err, unix.ENOTDIR) || !strings.Contains(err.Error(), "cannot open log file: open "+path) {
-		t.Error(err)
-	}
-	// A full disk is said once, not for each write.
-	var said atomic.Int32
-	full := newOutput(t, Options{File: "/dev/full", Report: func(error) { said.Add(1) }})
-	run(t, full, "bytes 300000", null)()
-	waitEOF(t, full)
-	mustClose(t, full)
-	if said.Load() != 1 {
-		t.Errorf("said %d times", said.Load())
-	}
-}
-
 // Whatever state it is in, Close ends it and leaves nothing behind.
 func TestClose(t *testing.T) {
 	before := openFDs(t)
 	for _, full := range []bool{false, true} {
 		r, w := testPipe(t)
-		out := newOutput(t, Options{Stdout: w, Stderr: 2, Prefix: "p"})
+		out := newOutput(t, Options{Stdout: to(w, "p"), Stderr: to(2, "p")})
 		if full {
 			if _, err := unix.Write(w, make([]byte, 65536)); err != nil {
 				t.Fatal(err)
@@ -371,7 +343,7 @@ func TestClose(t *testing.T) {
 func TestConcurrent(t *testing.T) {
 	r, w := testPipe(t)
 	got := readAll(r)
-	out := newOutput(t, Options{Stdout: w, Stderr: 2})
+	out := newOutput(t, Options{Stdout: to(w), Stderr: to(2)})
 	const n = 2 << 20
 	wait := run(t, out, fmt.Sprint("bytes ", n), null)
 	for range 3 {
@@ -403,22 +375,34 @@ func BenchmarkThroughput(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer unix.Close(null)
-	for _, kind := range []string{"null", "pipe", "file"} {
+	for _, kind := range []string{"null", "pipe", "file", "rotated", "prefix", "journal"} {
 		b.Run(kind, func(b *testing.B) {
-			const n = 100 << 20
-			b.SetBytes(n)
+			n := 100 << 20
+			if kind == "journal" {
+				n = 5 << 20
+			}
+			b.SetBytes(int64(n))
 			line := []byte(strings.Repeat(strings.Repeat("x", 99)+"\n", 640))
 			for b.Loop() {
-				o := Options{Stdout: null, Stderr: null}
+				p, w := to(null), -1
+				if kind == "prefix" {
+					p.Prefix = "web.1 | "
+				}
 				var r *os.File
 				switch kind {
 				case "pipe":
-					r, o.Stdout = testPipe(b)
-					o.Stderr = o.Stdout
-				case "file":
-					o.File = filepath.Join(b.TempDir(), "log")
+					r, w = testPipe(b)
+					p.FD = w
+				case "file", "rotated":
+					r := Rotation{}
+					if kind == "rotated" {
+						r = Rotation{Size: 10 << 20, Keep: 2}
+					}
+					p.File = openFile(b, filepath.Join(b.TempDir(), "log"), r)
+				case "journal":
+					p.Journal = &Journal{Identifier: "web", Service: "web", Generation: 1, Socket: swallow(b)}
 				}
-				out := newOutput(b, o)
+				out := newOutput(b, Options{Stdout: p, Stderr: p})
 				var got <-chan []byte
 				if r != nil {
 					got = readAll(r)
@@ -432,7 +416,7 @@ func BenchmarkThroughput(b *testing.B) {
 				waitEOF(b, out)
 				mustClose(b, out)
 				if r != nil {
-					unix.Close(o.Stdout)
+					unix.Close(w)
 					<-got
 				}
 			}

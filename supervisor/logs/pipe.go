@@ -26,10 +26,15 @@ const (
 	closeBound = time.Second
 )
 
+// maxResync is how far the beginning of a line is looked for after output was
+// dropped: what has no lines goes on somewhere.
+const maxResync = 64 << 10
+
 // pipe carries one stream (or two that are one) from the child to its
 // destination. Reading happens under mu, in the copying goroutine or in drain;
 // only the goroutine writes. It reads no more until what it read is written:
-// that is the back-pressure.
+// that is the back-pressure. While the destination is stalled it reads all the
+// same, and drops.
 type pipe struct {
 	r      *os.File
 	raw    syscall.RawConn
@@ -46,11 +51,17 @@ type pipe struct {
 	midline bool   // with a prefix: a line was too long to hold and has begun
 	busy    int    // bytes being written
 	eof     bool
+	stalled bool // the destination takes nothing: what is read is dropped
+	resync  int  // after that: how many bytes more may be dropped until a line begins
+	lost    loss
 	waiters []chan struct{}
+
+	total *counter // what was dropped and reported
 }
 
-func newPipe(r, to int, prefix string, lines *ring, report func(error)) (*pipe, error) {
-	s, err := newSink(to, report)
+// newPipe takes ownership of r and d, on error too.
+func newPipe(r int, d dest, prefix string, o Options, out *Output) (*pipe, error) {
+	s, err := newSink(d, o.Patience, o.Report)
 	if err != nil {
 		unix.Close(r)
 		return nil, err
@@ -63,8 +74,8 @@ func newPipe(r, to int, prefix string, lines *ring, report func(error)) (*pipe, 
 		return nil, fmt.Errorf("cannot read output: %w", err)
 	}
 	return &pipe{
-		r: f, raw: raw, prefix: prefix, lines: lines, to: s,
-		tail: lines.stream(), done: make(chan struct{}),
+		r: f, raw: raw, prefix: prefix, lines: out.lines, to: s,
+		tail: out.lines.stream(), done: make(chan struct{}), total: &out.dropped,
 	}, nil
 }
 
@@ -72,6 +83,8 @@ func newPipe(r, to int, prefix string, lines *ring, report func(error)) (*pipe, 
 func (p *pipe) copy(left *countdown) {
 	defer close(p.done)
 	defer left.down()
+	defer p.settle()
+	defer p.to.end()
 	for {
 		if !p.write() {
 			return
@@ -101,8 +114,9 @@ func (p *pipe) read(fd, limit int) int {
 	limit = min(limit, chunk)
 	// Without a prefix the queue is read into directly.
 	old := len(p.queue)
+	direct := p.prefix == "" && !p.stalled && p.resync == 0
 	var into []byte
-	if p.prefix == "" {
+	if direct {
 		p.queue = slices.Grow(p.queue, limit)
 		into = p.queue[old : old+limit]
 	} else {
@@ -121,10 +135,13 @@ func (p *pipe) read(fd, limit int) int {
 			return 0
 		}
 		p.lines.write(p.tail, into[:n])
-		if p.prefix == "" {
+		switch {
+		case direct:
 			p.queue = p.queue[:old+n]
-		} else {
-			p.enqueue(into[:n])
+		case p.stalled:
+			p.lost.add(into[:n])
+		default:
+			p.enqueue(p.fromLine(into[:n]))
 		}
 		return n
 	}
@@ -134,6 +151,21 @@ func (p *pipe) read(fd, limit int) int {
 func (p *pipe) ended() {
 	p.eof = true
 	p.endLine()
+}
+
+// fromLine drops what comes before the beginning of a line, after a stall.
+// Called with mu held.
+func (p *pipe) fromLine(b []byte) []byte {
+	if p.resync == 0 {
+		return b
+	}
+	n := min(len(b), p.resync)
+	p.resync -= n
+	if i := bytes.IndexByte(b[:n], '\n'); i >= 0 {
+		n, p.resync = i+1, 0
+	}
+	p.lost.add(b[:n])
+	return b[n:]
 }
 
 // endLine ends a line that waits for its end. Called with mu held.
@@ -150,6 +182,10 @@ func (p *pipe) endLine() {
 
 // enqueue puts b into the queue, each line with its prefix. Called with mu held.
 func (p *pipe) enqueue(b []byte) {
+	if p.prefix == "" {
+		p.queue = append(p.queue, b...)
+		return
+	}
 	for len(b) > 0 {
 		line, rest, ended := bytes.Cut(b, []byte{'\n'})
 		b = rest
@@ -177,9 +213,17 @@ func (p *pipe) write() bool {
 		out := p.queue
 		p.queue, p.busy = spare[:0], len(out)
 		p.mu.Unlock()
-		p.to.write(out)
+		left, stalled := p.to.write(out)
 		p.mu.Lock()
 		p.busy = 0
+		if stalled {
+			p.stall(left)
+			spare = nil
+			continue
+		}
+		if p.lost.add(left); len(left) == 0 && p.resync == 0 {
+			p.settleLocked() // it works again
+		}
 		if spare = out; cap(spare) > 4*chunk {
 			spare = nil // a drain made it large
 		}
@@ -192,6 +236,82 @@ func (p *pipe) write() bool {
 	}
 	p.waiters = nil
 	return !p.eof
+}
+
+// stall reads on and drops what it reads until the destination has taken all
+// that is kept for it: left, and what is in the queue. Called with mu held,
+// which it releases meanwhile.
+func (p *pipe) stall(left []byte) {
+	p.queue = append(slices.Clone(left), p.queue...)
+	p.stalled, p.midline = true, false
+	p.lost.since = time.Now()
+	// What is dropped begins with a line, where there are lines.
+	i := bytes.LastIndexByte(p.queue, '\n')
+	unended := i < 0
+	if !unended {
+		p.lost.add(p.queue[i+1:])
+		p.queue = p.queue[:i+1]
+	}
+	p.lost.add(p.held)
+	p.held = p.held[:0]
+	p.mu.Unlock()
+	p.to.report(&StallError{For: p.to.patience})
+	err := p.raw.Control(p.stalling)
+	p.mu.Lock()
+	if err != nil { // closed meanwhile
+		p.to.gone, p.to.left = true, true
+	}
+	p.stalled = false
+	if p.lost.bytes > 0 {
+		if p.resync = maxResync; unended {
+			p.queue = append(p.queue, '\n') // else two halves would make one line
+		}
+	}
+}
+
+// stalling is the wait of stall. source is open until it returns.
+func (p *pipe) stalling(source uintptr) {
+	for {
+		p.mu.Lock()
+		from := int(source)
+		if p.eof {
+			from = -1
+		}
+		p.mu.Unlock()
+		switch p.to.wait(from, time.Time{}) {
+		case waitQuit:
+			p.to.gone, p.to.left = true, true
+			return
+		case waitSource:
+			p.mu.Lock()
+			p.read(int(source), chunk)
+			p.mu.Unlock()
+		case waitDest:
+			p.mu.Lock()
+			n, err := p.to.take(p.queue)
+			p.queue = p.queue[n:]
+			done := len(p.queue) == 0 || err != nil && err != unix.EAGAIN
+			p.mu.Unlock()
+			if done {
+				return
+			}
+		case waitTime:
+		}
+	}
+}
+
+// settle reports what was dropped, if that has not been done.
+func (p *pipe) settle() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.settleLocked()
+}
+
+// settleLocked says nothing about a reader that went away: it has been said.
+func (p *pipe) settleLocked() {
+	if err := p.lost.settle(p.total); err != nil && (!p.to.gone || p.to.left) {
+		p.to.report(err)
+	}
 }
 
 // drain reads all that is in the pipe now. It stops at what was there when it

@@ -45,7 +45,7 @@ func TestRingBound(t *testing.T) {
 		r.write(s, line)
 		kept := 0
 		for _, l := range r.lines {
-			kept += cap(l)
+			kept += cap(l.text)
 		}
 		if r.bytes > maxKept || kept > 2*maxKept {
 			t.Fatalf("%d bytes in %d", r.bytes, kept)
