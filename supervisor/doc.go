@@ -28,13 +28,17 @@
 //
 // # A generation
 //
+//	preparing  ExecCondition=, ExecStartPre= and its like run; nothing forked yet
 //	spawned    forked; execve(2) has not yet succeeded
 //	waiting    runs; not yet ready
+//	posting    is ready; ExecStartPost= runs
 //	ready      able to serve
 //	draining   new connections go to another generation; it answers what it
 //	           has; not yet told to stop, so it can still be taken back
+//	ending     ExecStop= runs; no signal was sent yet
 //	killing    told to stop; then SIGKILL, again and again, until nothing is left
-//	gone       no process of it is left
+//	cleaning   no process of it is left; ExecStopPost= runs
+//	gone       that, too, has ended
 //
 // The roles are who the service points at: candidate, current; every other
 // living generation is an old one, draining or killing.

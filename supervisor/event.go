@@ -112,6 +112,16 @@ type (
 		because, do string
 	}
 
+	// evCommand: a command that stands around the main process ended, or err
+	// says why it could not be started.
+	evCommand struct {
+		gen   int
+		phase phase
+		line  int
+		exit  Exit
+		err   error
+	}
+
 	// evDeadline: some deadline has come. Which, the machine finds itself.
 	evDeadline struct{}
 )
@@ -138,6 +148,7 @@ func (evEmpty) isEvent()           {}
 func (evGate) isEvent()            {}
 func (evStranded) isEvent()        {}
 func (evUnheld) isEvent()          {}
+func (evCommand) isEvent()         {}
 func (evDeadline) isEvent()        {}
 
 // GateResult says how the gate of one draining generation ended: what was
@@ -169,6 +180,20 @@ type action interface{ isAction() }
 type (
 	// actSpawn lends lanes to the generation and starts it.
 	actSpawn struct{ gen int }
+
+	// actCommand starts one of the commands around the main process, in the
+	// generation's tree; ends in evCommand.
+	actCommand struct {
+		gen   int
+		phase phase
+		line  int
+	}
+
+	// actCommandEnd tells the command that runs to end: SIGTERM, or SIGKILL.
+	actCommandEnd struct {
+		gen  int
+		hard bool
+	}
 
 	// actWatchReady begins to look for readiness as the configuration says.
 	actWatchReady struct{ gen int }
@@ -249,6 +274,8 @@ type (
 )
 
 func (actSpawn) isAction()          {}
+func (actCommand) isAction()        {}
+func (actCommandEnd) isAction()     {}
 func (actWatchReady) isAction()     {}
 func (actSteer) isAction()          {}
 func (actGate) isAction()           {}

@@ -6,27 +6,39 @@ import "time"
 type genState uint8
 
 const (
-	genSpawned genState = iota
+	genPreparing genState = iota
+	genSpawned
 	genWaiting
+	genPosting
 	genReady
 	genDraining
+	genEnding
 	genKilling
+	genCleaning
 	genGone
 	genStates // how many there are
 )
 
 func (s genState) String() string {
 	switch s {
+	case genPreparing:
+		return "preparing"
 	case genSpawned:
 		return "spawned"
 	case genWaiting:
 		return "waiting"
+	case genPosting:
+		return "posting"
 	case genReady:
 		return "ready"
 	case genDraining:
 		return "draining"
+	case genEnding:
+		return "ending"
 	case genKilling:
 		return "killing"
+	case genCleaning:
+		return "cleaning"
 	case genGone:
 		return "gone"
 	case genStates:
@@ -43,6 +55,8 @@ const (
 	causeTimeout               // it was not ready in time
 	causeWatchdog              // it missed its watchdog
 	causeNoStart               // fork or exec failed
+	causeCommand               // a command around the main process failed
+	causeRuntime               // it ran for RuntimeMaxSec=
 )
 
 // generation is the pure half of one generation: what step decides with. The
@@ -63,11 +77,17 @@ type generation struct {
 	status    string    // last STATUS=
 	reloading bool      // RELOADING=1 and no READY=1 since
 	watchdog  time.Duration
+	until     time.Time // when RuntimeMaxSec= ends it; zero: never
+
+	phase  phase // whose commands run, phaseNone if none
+	line   int   // which of them
+	queued phase // whose commands run once that one has been ended
 
 	cause    cause
 	exited   bool // its main process is dead
 	exit     Exit
-	err      error // causeNoStart
+	emptied  bool  // no process of it was left, before it was asked whether
+	err      error // causeNoStart and causeCommand
 	final    bool  // killing: SIGKILL was sent
 	finalAt  time.Time
 	endedAt  time.Time // when it was told to stop
@@ -86,9 +106,22 @@ type generation struct {
 // must have a deadline unless the configuration says "infinity".
 func (g *generation) waits() bool {
 	switch g.state {
-	case genSpawned, genWaiting, genDraining, genKilling:
+	case genPreparing, genSpawned, genWaiting, genPosting, genDraining, genEnding, genKilling, genCleaning:
 		return true
 	case genReady, genGone, genStates:
 	}
 	return false
+}
+
+// readyDeadline is when something must happen to a generation that is ready:
+// the next WATCHDOG=1, or its end.
+func (g *generation) readyDeadline(now time.Time) time.Time {
+	at := after(now, g.watchdog)
+	if g.exited { // a task that is done
+		at = time.Time{}
+	}
+	if at.IsZero() || !g.until.IsZero() && g.until.Before(at) {
+		return g.until
+	}
+	return at
 }

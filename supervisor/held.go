@@ -20,7 +20,7 @@ import (
 // reload looks once more at the current generation, and then tells the machine.
 func (r *runner) reload(why string) {
 	g := r.s.current
-	if g == nil || r.s.state != up || r.cfg.Type == config.NotifyReload {
+	if g == nil || r.s.state != up || r.cfg.Type == config.NotifyReload || len(r.cfg.Reload) > 0 {
 		r.send(evReload{cause: why})
 		return
 	}

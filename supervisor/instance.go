@@ -36,6 +36,8 @@ type instance struct {
 	tree     *proc.Tree
 	child    *shim.Child // until its report was read to the end
 
+	command *command // that runs beside the main process, or nil
+
 	pid    int // main process; 0 before the fork
 	pidfd  int // -1 when there is none
 	exited bool
@@ -69,13 +71,22 @@ type instance struct {
 
 // spawn starts a generation. Failure is an event: nothing of it is left then.
 func (r *runner) spawn(gen int) {
-	in := r.takeSpare(gen)
-	r.instances[gen] = in
+	in := r.own(gen)
 	if err := r.start(in); err != nil {
 		r.send(evSpawnFailed{gen: gen, err: err})
 		return
 	}
 	r.send(evSpawned{gen: gen, pid: in.pid})
+}
+
+// own gives what a generation owns, from its first command on.
+func (r *runner) own(gen int) *instance {
+	in := r.instances[gen]
+	if in == nil {
+		in = r.takeSpare(gen)
+		r.instances[gen] = in
+	}
+	return in
 }
 
 func (r *runner) start(in *instance) error {
@@ -191,13 +202,14 @@ func (r *runner) spec(in *instance) (*shim.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	argv := make([]string, len(r.cfg.Command))
-	for i, arg := range r.cfg.Command {
+	line := r.mainLine()
+	argv := r.words(line, env)
+	for i, arg := range argv {
 		if argv[i], err = config.Expand(arg, r.placeholders(in)); err != nil {
 			return nil, err
 		}
 	}
-	path, err := shim.LookPath(argv[0], r.cfg.Dir, env)
+	path, err := shim.LookPath(line.Path, r.cfg.Dir, env)
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +219,7 @@ func (r *runner) spec(in *instance) (*shim.Spec, error) {
 	if r.cfg.Watchdog > 0 {
 		spec.PIDEnv = append(spec.PIDEnv, "WATCHDOG_PID")
 	}
-	spec.PIDFDIDEnv = len(plan.Files) > 0
+	spec.PIDFDIDEnv = plan.PIDFDID
 	spec.Dir, spec.Umask, spec.Nice = r.cfg.Dir, r.cfg.Umask, r.cfg.Nice
 	spec.Setpgid = true
 	if r.tty != nil && r.s.current == nil && r.tty.ours() {
@@ -231,10 +243,11 @@ func (r *runner) plan(in *instance) (wire.Plan, error) {
 		s := lane.Socket()
 		listeners[i] = wire.Listener{FD: lane.FD(), Name: s.Name(), Network: s.Network(), Addr: s.Addr()}
 	}
-	if !r.offers("systemd") { // fd: the numbers alone, by {fd:NAME}
-		return wire.FDs(listeners), nil
+	protocol := "systemd"
+	if !r.offers("systemd") {
+		protocol = "fd"
 	}
-	return wire.Systemd(listeners)
+	return wire.For(wire.Request{Protocols: []string{protocol}, Listeners: listeners, Generation: in.n})
 }
 
 // offers reports whether a protocol is among those that the user asked for.

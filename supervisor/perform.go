@@ -16,6 +16,12 @@ func (r *runner) perform(a action) {
 	switch a := a.(type) {
 	case actSpawn:
 		r.spawn(a.gen)
+	case actCommand:
+		r.command(a)
+	case actCommandEnd:
+		if in := r.instance(a.gen); in != nil {
+			r.endCommand(in, a.hard)
+		}
 	case actWatchReady:
 		if in := r.instance(a.gen); in != nil {
 			r.watchReady(in)

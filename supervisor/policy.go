@@ -98,7 +98,7 @@ func mayRestart(cfg *config.Service, c cause, e Exit) bool {
 	case config.RestartOnFailure:
 		return !ok
 	case config.RestartOnAbnormal:
-		return signaled || c == causeTimeout || c == causeWatchdog
+		return signaled || c == causeTimeout || c == causeRuntime || c == causeWatchdog
 	case config.RestartOnAbort:
 		return signaled
 	case config.RestartOnWatchdog:
@@ -108,28 +108,32 @@ func mayRestart(cfg *config.Service, c cause, e Exit) bool {
 }
 
 // restartDelay is the wait before the restart that follows failures
-// consecutive failures without a healthy run between them: none after the
-// first, then RestartSec= growing to RestartMaxDelaySec=, in RestartSteps=
-// steps as systemd computes them or else doubling. jitter is in [0,1) and
-// spreads the delay over 80 to 120 percent, so that many services that fail
-// together do not start together.
+// consecutive failures without a healthy run between them. With
+// RestartBackoff= it is none after the first, then RestartSec= growing to
+// RestartMaxDelaySec=; jitter, in [0,1), spreads it over 80 to 120 percent, so
+// that many services that fail together do not start together. Without, it is
+// systemd's: RestartSec= from the first on, growing only where RestartSteps= says so.
 func restartDelay(cfg *config.Service, failures int, jitter float64) time.Duration {
-	if failures <= 1 || cfg.RestartSec <= 0 {
+	n := failures - 1
+	if cfg.RestartBackoff {
+		n--
+	}
+	if n < 0 || cfg.RestartSec <= 0 {
 		return 0
 	}
 	base, limit := float64(cfg.RestartSec), float64(cfg.RestartMaxDelay)
-	n := float64(failures - 2)
 	d := base
-	if limit > base {
-		if cfg.RestartSteps > 0 {
-			d = base * math.Pow(limit/base, math.Min(n/float64(cfg.RestartSteps), 1))
-		} else {
-			d = base * math.Pow(2, math.Min(n, 62))
-		}
-		d = math.Min(d, limit)
+	switch {
+	case limit <= base:
+	case cfg.RestartSteps > 0:
+		d = base * math.Pow(limit/base, math.Min(float64(n)/float64(cfg.RestartSteps), 1))
+	case cfg.RestartBackoff:
+		d = base * math.Pow(2, math.Min(float64(n), 62))
 	}
-	d *= 0.8 + 0.4*jitter
-	if limit >= base {
+	if cfg.RestartBackoff {
+		d *= 0.8 + 0.4*jitter
+	}
+	if limit > base || limit == base && cfg.RestartBackoff {
 		d = math.Min(d, limit)
 	}
 	return time.Duration(d)

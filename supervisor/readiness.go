@@ -50,6 +50,9 @@ func (r *runner) watchReady(in *instance) {
 	ctx, cancel := context.WithCancel(context.Background())
 	in.watching, in.watchCtx = cancel, ctx
 	kind := r.cfg.Ready.Kind
+	if r.s.oneshot() {
+		return // it is ready when it has ended
+	}
 	if kind == config.ReadyAuto && (r.cfg.Type == config.Notify || r.cfg.Type == config.NotifyReload) {
 		kind = config.ReadyNotify
 	}

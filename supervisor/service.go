@@ -61,6 +61,7 @@ type service struct {
 	pendingCause string // of that reload
 	rollout      *rollout
 	unheldSaid   string // why a generation has listeners that are not held, as logged
+	doneOnce     bool   // a task that has ended well
 	plainDone    int    // reloads that had to be restarts
 	rolloutsDone int
 	rolloutsFail int

@@ -86,17 +86,17 @@ func (s *service) step(now time.Time, ev event) []action {
 		}
 	case evPing:
 		if g := s.gen(ev.gen); g != nil && g.state == genReady && g.watchdog > 0 {
-			g.deadline = now.Add(g.watchdog)
+			g.deadline = g.readyDeadline(now)
 		}
 	case evWatchdogUsec:
 		if g := s.gen(ev.gen); g != nil {
 			g.watchdog = ev.every
 			if g.state == genReady {
-				g.deadline = after(now, g.watchdog)
+				g.deadline = g.readyDeadline(now)
 			}
 		}
 	case evWatchdogTrigger:
-		if g := s.gen(ev.gen); g != nil && g.state == genReady {
+		if g := s.gen(ev.gen); g != nil && g.state == genReady && !g.exited {
 			s.onWatchdog(now, g, "it asked for it")
 		}
 	case evMainPID:
@@ -111,6 +111,10 @@ func (s *service) step(now time.Time, ev event) []action {
 	case evEmpty:
 		if g := s.gen(ev.gen); g != nil {
 			s.onEmpty(now, g)
+		}
+	case evCommand:
+		if g := s.gen(ev.gen); g != nil {
+			s.onCommand(now, g, ev)
 		}
 	case evGate:
 		if g := s.gen(ev.gen); g != nil && g.state == genDraining {
@@ -173,7 +177,7 @@ func (s *service) spawn(now time.Time) {
 	if s.current == nil {
 		s.setState(now, starting)
 	}
-	s.do(actSpawn{gen: g.n})
+	s.prepared(now, g, phaseCondition)
 }
 
 // startLimitHit counts the start that is about to be made.
@@ -208,6 +212,16 @@ func (s *service) onReload(now time.Time, ev evReload) {
 		if s.cfg.Type == config.NotifyReload {
 			s.log(levelInfo, s.current, "reload: SIGHUP sent to the main process")
 			s.do(actSignal{gen: s.current.n, signal: int(syscall.SIGHUP), mode: config.KillProcess})
+			return
+		}
+		if len(s.cfg.Reload) > 0 {
+			if s.current.phase != phaseNone {
+				s.pending, s.pendingCause = true, ev.cause
+				return
+			}
+			s.log(levelInfo, s.current, "reload: running its commands", "cause", ev.cause)
+			s.do(actNotify{reloading: true, extend: s.cfg.TimeoutStart, status: s.statusText()})
+			s.begin(s.current, phaseReload)
 			return
 		}
 		if s.current.unheld {
@@ -338,8 +352,10 @@ func (s *service) onExec(now time.Time, g *generation) {
 			s.log(levelInfo, g, "started")
 		}
 		s.do(actWatchReady{gen: g.n}, actForeground{gen: s.frontGen().n})
-	case genWaiting, genReady, genDraining, genKilling, genGone:
+	case genWaiting, genPosting, genReady, genDraining, genEnding, genKilling, genCleaning, genGone:
 		// READY=1, or a stop, was faster than the report of execve(2).
+	case genPreparing:
+		s.impossible(g, "executed before it was spawned")
 	case genStates:
 	}
 }
@@ -356,19 +372,41 @@ func (s *service) onReady(now time.Time, g *generation, ev evReady) {
 	switch g.state {
 	case genSpawned, genWaiting:
 		g.readyAt, g.how, g.evidence = now, ev.how, ev.evidence
-		s.setGen(now, g, genReady, after(now, g.watchdog))
-		if g == s.candidate {
-			s.promote(now, g)
+		g.until = after(now, s.runtimeMax())
+		if s.begin(g, phasePost) {
+			s.setGen(now, g, genPosting, g.deadline)
+			return
 		}
+		s.becameReady(now, g)
 	case genReady:
 		if g.reloading {
 			g.reloading = false
 			s.log(levelInfo, g, "generation has reloaded")
 		}
-	case genDraining, genKilling, genGone:
+	case genPosting:
+		// It said so again.
+	case genDraining, genEnding, genKilling, genCleaning, genGone:
 		// Too late: it was told to go.
+	case genPreparing:
+		// A command of ExecStartPre= said so: there is no main process yet.
 	case genStates:
 	}
+}
+
+// becameReady: the generation can be used.
+func (s *service) becameReady(now time.Time, g *generation) {
+	s.setGen(now, g, genReady, g.readyDeadline(now))
+	if g == s.candidate {
+		s.promote(now, g)
+	}
+}
+
+// runtimeMax is RuntimeMaxSec= with its random part, of one generation.
+func (s *service) runtimeMax() time.Duration {
+	if s.cfg.RuntimeMax <= 0 || s.oneshot() { // systemd.service(5): it has no effect on Type=oneshot
+		return 0
+	}
+	return s.cfg.RuntimeMax + time.Duration(s.rng.Float64()*float64(s.cfg.RuntimeRandom))
 }
 
 // promote makes the candidate current: this is the moment of a rollout.
@@ -458,9 +496,9 @@ func (s *service) end(now time.Time, g *generation, why cause) {
 	switch g.state {
 	case genDraining:
 		s.do(actGateCancel{gen: g.n})
-	case genKilling, genGone:
+	case genEnding, genKilling, genCleaning, genGone:
 		return
-	case genSpawned, genWaiting, genReady:
+	case genPreparing, genSpawned, genWaiting, genPosting, genReady:
 	case genStates:
 	}
 	if g.cause == causeNone {
@@ -474,9 +512,28 @@ func (s *service) end(now time.Time, g *generation, why cause) {
 		return
 	}
 	g.endedAt = now
+	switch was := g.state; {
+	case was == genPreparing: // at most a command runs
+		s.setGen(now, g, genKilling, after(now, s.cfg.TimeoutStop))
+		if g.phase != phaseNone {
+			s.do(actCommandEnd{gen: g.n})
+		}
+		return
+	case (was == genReady || was == genDraining) && (!g.exited || s.oneshot()) && why == causeAsked && s.begin(g, phaseStop):
+		s.setGen(now, g, genEnding, after(now, s.cfg.TimeoutStop))
+		return
+	}
+	s.signalStop(now, g)
+}
+
+// signalStop sends the stop signal.
+func (s *service) signalStop(now time.Time, g *generation) {
 	sig, timeout := int(s.cfg.KillSignal), s.cfg.TimeoutStop
-	if why == causeWatchdog {
+	if g.cause == causeWatchdog {
 		sig = int(syscall.SIGABRT)
+		if s.cfg.WatchdogSignal != 0 {
+			sig = int(s.cfg.WatchdogSignal)
+		}
 		if s.cfg.TimeoutAbort > 0 {
 			timeout = s.cfg.TimeoutAbort
 		}
@@ -494,7 +551,10 @@ func (s *service) end(now time.Time, g *generation, why cause) {
 			return
 		case config.KillControlGroup:
 		case config.KillProcess, config.KillNone:
-			return // onExited sees to it
+			if g.emptied || s.oneshot() {
+				s.empty(now, g)
+			}
+			return // else onExited sees to it
 		}
 	}
 	if mode == config.KillNone {
@@ -508,6 +568,9 @@ func (s *service) end(now time.Time, g *generation, why cause) {
 	}
 	// A stopped process hears nothing: systemd.kill(5) sends this as well.
 	s.do(actSignal{gen: g.n, signal: int(syscall.SIGCONT), mode: mode})
+	if g.emptied {
+		s.empty(now, g)
+	}
 }
 
 // impossible notes a cell of the tables that cannot be reached. It is an
@@ -532,7 +595,7 @@ func (s *service) onWatchdog(now time.Time, g *generation, why string) {
 
 func (s *service) onExtend(now time.Time, g *generation, by time.Duration) {
 	switch g.state {
-	case genSpawned, genWaiting, genKilling:
+	case genPreparing, genSpawned, genWaiting, genPosting, genEnding, genKilling, genCleaning:
 		if g.final || g.deadline.IsZero() {
 			return
 		}
@@ -554,6 +617,12 @@ func (s *service) onExited(now time.Time, g *generation, e Exit, terminal int) {
 	g.exited, g.exit = true, e
 	was := g.state
 	role := s.roleOf(g)
+	if s.oneshot() && role == roleCandidate && (was == genSpawned || was == genWaiting) &&
+		terminal == 0 && g.cause == causeNone && clean(s.cfg, e) {
+		s.finished(now, g)
+		s.do(actCheckEmpty{gen: g.n})
+		return
+	}
 	if terminal != 0 && role != roleOld && s.state != stopping {
 		s.do(actReturnLanes{gen: g.n})
 		s.terminalStop(now, g, terminal)
@@ -711,7 +780,7 @@ func (s *service) takeBack(now time.Time, g *generation) {
 		return
 	}
 	s.do(actGateCancel{gen: old.n}, actSteer{gen: old.n})
-	s.setGen(now, old, genReady, after(now, old.watchdog))
+	s.setGen(now, old, genReady, old.readyDeadline(now))
 	old.gate = nil
 	s.current = old
 	s.do(actForeground{gen: old.n})
@@ -744,6 +813,10 @@ func failure(cfg *config.Service, g *generation) string {
 		return fmt.Sprintf("not ready within %s", cfg.TimeoutStart)
 	case causeWatchdog:
 		return "missed its watchdog"
+	case causeCommand:
+		return fmt.Sprint(g.err)
+	case causeRuntime:
+		return fmt.Sprintf("ran for RuntimeMaxSec=, %s", cfg.RuntimeMax)
 	case causeNone, causeAsked:
 	}
 	if g.readyAt.IsZero() {
@@ -805,6 +878,9 @@ func (s *service) cannotEverStart(g *generation) bool {
 // held no process may be left.
 func (s *service) startable() bool {
 	for _, g := range s.gens {
+		if len(s.cfg.StopPost) > 0 && g.state != genGone {
+			return false // it cleans up what the next one makes
+		}
 		if g.unheld && g.state != genGone {
 			return false
 		}
@@ -894,8 +970,27 @@ func (s *service) finish(now time.Time) {
 
 // onEmpty: no process of the generation is left.
 func (s *service) onEmpty(now time.Time, g *generation) {
-	if !g.exited || g.state != genKilling {
+	if !g.exited {
 		return // its main process will be reported first
+	}
+	if g.state != genKilling {
+		g.emptied = true // a task that is done, or commands have still to run
+		return
+	}
+	s.empty(now, g)
+}
+
+// empty: what comes after the last process.
+func (s *service) empty(now time.Time, g *generation) {
+	if g.phase != phaseNone { // of those that stand beside the main process
+		g.emptied = true
+		s.setGen(now, g, genKilling, now.Add(killAgain))
+		s.do(actCommandEnd{gen: g.n, hard: true})
+		return
+	}
+	if s.begin(g, phaseClean) {
+		s.setGen(now, g, genCleaning, after(now, s.cfg.TimeoutStop))
+		return
 	}
 	s.gone(now, g)
 }
@@ -939,10 +1034,21 @@ func (s *service) onDeadline(now time.Time) {
 			continue
 		}
 		switch g.state {
-		case genSpawned, genWaiting:
+		case genPreparing, genSpawned, genWaiting, genPosting:
 			s.startTimeout(now, g)
 		case genReady:
+			if !g.until.IsZero() && !g.until.After(now) {
+				s.runtimeOver(now, g)
+				continue
+			}
 			s.onWatchdog(now, g, "no WATCHDOG=1 in time")
+		case genEnding:
+			s.log(levelWarn, g, "ExecStop= takes too long, sending the stop signal", "timeout", s.cfg.TimeoutStop)
+			s.do(actCommandEnd{gen: g.n, hard: true})
+			g.phase, g.line, g.queued = phaseNone, 0, phaseNone
+			s.signalStop(now, g)
+		case genCleaning:
+			s.cleanTimeout(now, g)
 		case genDraining:
 			r := GateResult{Note: "the gate did not report in time"}
 			if g.gate != nil {
@@ -967,9 +1073,32 @@ func (s *service) startTimeout(now time.Time, g *generation) {
 	}
 	g.cause = causeTimeout
 	s.end(now, g, causeTimeout)
+	if g.state == genKilling && g.pid == 0 && g.phase != phaseNone {
+		s.ended(now, g) // its command is being ended
+		return
+	}
 	if !g.exited { // else (KillMode=none) it has been dealt with
 		s.ended(now, g)
 	}
+}
+
+// runtimeOver: it ran for as long as it may.
+func (s *service) runtimeOver(now time.Time, g *generation) {
+	s.log(levelWarn, g, "ran for RuntimeMaxSec=, and is ended", "runtime", s.cfg.RuntimeMax)
+	g.until = time.Time{}
+	s.end(now, g, causeRuntime)
+}
+
+// cleanTimeout: the commands of ExecStopPost= do not end.
+func (s *service) cleanTimeout(now time.Time, g *generation) {
+	if g.final {
+		s.gone(now, g)
+		return
+	}
+	s.log(levelWarn, g, "ExecStopPost= takes too long, killing it", "timeout", s.cfg.TimeoutStop)
+	g.final, g.finalAt = true, now
+	g.deadline = now.Add(killGiveUp)
+	s.do(actCommandEnd{gen: g.n, hard: true})
 }
 
 // killDeadline: the stop signal was not enough.

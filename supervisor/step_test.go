@@ -17,7 +17,7 @@ func testConfig() *config.Service {
 		Name: "web", Command: []string{"web"},
 		Type: config.Auto, KillMode: config.KillControlGroup, KillSignal: syscall.SIGTERM,
 		SendSIGKILL: true, TimeoutStart: 90 * time.Second, TimeoutStop: 30 * time.Second,
-		Restart: config.RestartOnFailure, RestartSec: 100 * time.Millisecond, RestartMaxDelay: 30 * time.Second,
+		Restart: config.RestartOnFailure, RestartSec: 100 * time.Millisecond, RestartMaxDelay: 30 * time.Second, RestartBackoff: true,
 		GateBound: 2 * time.Second, Ready: config.Ready{Kind: config.ReadyNotify},
 	}
 }
@@ -44,6 +44,23 @@ type process struct {
 	killed   bool
 	released bool
 	returned bool // lanes
+	spawned  bool
+	command  *actCommand // that runs
+}
+
+// commandEnds ends the command that runs, if there is one.
+func (p *process) commandEnds(gen int, e Exit) []event {
+	c := p.command
+	if c == nil {
+		return nil
+	}
+	p.command = nil
+	return []event{evCommand{gen: gen, phase: c.phase, line: c.line, exit: e}}
+}
+
+// empty reports whether the loop would say that nobody is left.
+func (p *process) empty() bool {
+	return p.spawned && !p.alive && p.others == 0 && p.command == nil
 }
 
 func newWorld(t interface{ Fatalf(string, ...any) }, cfg *config.Service) *world {
@@ -81,12 +98,12 @@ func (w *world) send(ev event) {
 
 func (w *world) perform(a action) []event {
 	if s, ok := a.(actSteer); ok && w.procs[s.gen] == nil && w.s.gen(s.gen) != nil && w.s.gen(s.gen).elder {
-		w.procs[s.gen] = &process{alive: true} // it was there before us
+		w.procs[s.gen] = &process{alive: true, spawned: true} // it was there before us
 	}
 	switch a := a.(type) {
 	case actSpawn:
-		if w.procs[a.gen] != nil {
-			w.fatalf("generation %d spawned twice", a.gen)
+		if p := w.procs[a.gen]; p != nil && (p.spawned || p.command != nil) {
+			w.fatalf("generation %d spawned twice, or while a command runs", a.gen)
 		}
 		for _, g := range w.s.gens {
 			if g.unheld && g.n != a.gen && w.s.current == nil {
@@ -96,8 +113,23 @@ func (w *world) perform(a action) []event {
 		if c := w.s.current; c != nil && c.unheld {
 			w.fatalf("generation %d spawned beside %d, whose listeners are not held", a.gen, c.n)
 		}
-		w.procs[a.gen] = &process{alive: true}
+		w.procs[a.gen] = &process{alive: true, spawned: true}
 		return []event{evSpawned{gen: a.gen, pid: 1000 + a.gen}}
+	case actCommand:
+		p := w.procs[a.gen]
+		if p == nil {
+			p = &process{}
+			w.procs[a.gen] = p
+		}
+		if p.command != nil || p.released {
+			w.fatalf("generation %d runs a command beside another, or is gone", a.gen)
+		}
+		p.command = &a
+		p.stopped = p.stopped || a.phase == phaseStop
+	case actCommandEnd:
+		if p := w.proc(a.gen); a.hard {
+			return p.commandEnds(a.gen, Exit{Signal: 9})
+		}
 	case actSteer:
 		if p := w.proc(a.gen); p.returned {
 			w.fatalf("steered to generation %d, whose lanes were returned", a.gen)
@@ -121,14 +153,15 @@ func (w *world) perform(a action) []event {
 			w.fatalf("SIGKILL to generation %d, which is gone", a.gen)
 		}
 		p.killed = true
+		evs := p.commandEnds(a.gen, Exit{Signal: 9})
+		p.others = 0
 		if p.alive {
 			p.alive = false
-			p.others = 0
-			return []event{evExited{gen: a.gen, exit: Exit{Signal: 9}}}
+			evs = append(evs, evExited{gen: a.gen, exit: Exit{Signal: 9}})
 		}
-		p.others = 0
+		return evs
 	case actCheckEmpty:
-		if p := w.proc(a.gen); !p.alive && p.others == 0 {
+		if p := w.proc(a.gen); p.empty() {
 			return []event{evEmpty(a)}
 		}
 	case actRelease:
@@ -149,7 +182,7 @@ func (w *world) perform(a action) []event {
 			w.fatalf("%s", a.message)
 		}
 	case actRetire:
-		if p := w.proc(a.gen); !p.stopped && !p.released {
+		if p := w.proc(a.gen); !p.stopped && !p.released && w.s.cfg.KillMode != config.KillNone {
 			w.fatalf("generation %d is retired before it was told to stop", a.gen)
 		}
 	case actWatchReady, actForeground, actNotify, actCheckStranded:
@@ -162,7 +195,7 @@ func (w *world) invariants(ev event, before *generation, wasRolling bool) {
 	candidates := 0
 	for _, g := range s.gens {
 		switch g.state {
-		case genSpawned, genWaiting:
+		case genPreparing, genSpawned, genWaiting, genPosting:
 			candidates++
 			if g != s.candidate && s.state != stopping {
 				w.fatalf("generation %d is %s and not the candidate", g.n, g.state)
@@ -173,7 +206,7 @@ func (w *world) invariants(ev event, before *generation, wasRolling bool) {
 			if s.state != replacing {
 				w.fatalf("generation %d is draining while the service is %s", g.n, s.state)
 			}
-		case genReady, genKilling, genStates:
+		case genReady, genEnding, genKilling, genCleaning, genStates:
 		}
 		if g.waits() && g.deadline.IsZero() && s.cfg.SendSIGKILL && s.cfg.TimeoutStop > 0 && s.cfg.TimeoutStart > 0 {
 			w.fatalf("generation %d is %s without a deadline", g.n, g.state)
@@ -231,6 +264,9 @@ func (w *world) pass(d time.Duration) {
 }
 
 func (w *world) ready(gen int) {
+	if p := w.procs[gen]; p == nil || !p.spawned {
+		return
+	}
 	w.send(evExec{gen: gen})
 	w.send(evReady{gen: gen, how: "READY=1", evidence: true})
 }
@@ -704,7 +740,7 @@ func TestEveryPair(t *testing.T) {
 		for gen := range 5 {
 			events = append(events, evExec{gen}, evExecFailed{gen, fmt.Errorf("x")}, evReady{gen: gen}, evReloading{gen}, evStopping{gen},
 				evStatus{gen, "text"}, evExtend{gen, time.Second}, evPing{gen}, evWatchdogUsec{gen, time.Second}, evWatchdogTrigger{gen},
-				evMainPID{gen, 77}, evUnheld{gen: gen, because: "x"}, evEmpty{gen}, evGate{gen: gen}, evExited{gen: gen, exit: Exit{Code: 1}})
+				evMainPID{gen, 77}, evUnheld{gen: gen, because: "x"}, evCommand{gen: gen, phase: phasePre}, evEmpty{gen}, evGate{gen: gen}, evExited{gen: gen, exit: Exit{Code: 1}})
 		}
 		for _, ev := range events {
 			w := newWorld(t, testConfig())
@@ -740,6 +776,19 @@ func TestRandomHistories(t *testing.T) {
 		if rapid.Bool().Draw(t, "limit") {
 			cfg.StartLimitBurst, cfg.StartLimitInterval = 3, 10*time.Second
 		}
+		if rapid.Bool().Draw(t, "commands") {
+			line := config.ExecLine{Path: "/bin/true", Argv: []string{"true"}}
+			for _, list := range []*[]config.ExecLine{&cfg.Condition, &cfg.StartPre, &cfg.StartPost, &cfg.Reload, &cfg.Stop, &cfg.StopPost} {
+				for range rapid.IntRange(0, 2).Draw(t, "lines") {
+					*list = append(*list, line)
+				}
+			}
+			if rapid.Bool().Draw(t, "oneshot") {
+				cfg.Type, cfg.Start, cfg.Command = config.Oneshot, []config.ExecLine{line, line}, nil
+				cfg.RemainExited = rapid.Bool().Draw(t, "remain")
+			}
+			cfg.RuntimeMax = rapid.SampledFrom([]time.Duration{0, 7 * time.Second}).Draw(t, "runtime")
+		}
 		w := newWorld(t, cfg)
 		w.send(evStart{})
 		for range rapid.IntRange(1, 60).Draw(t, "events") {
@@ -750,7 +799,7 @@ func TestRandomHistories(t *testing.T) {
 			if n := len(w.s.gens); n > 0 {
 				gen = w.s.gens[rapid.IntRange(0, n-1).Draw(t, "gen")].n
 			}
-			switch rapid.IntRange(0, 13).Draw(t, "event") {
+			switch rapid.IntRange(0, 15).Draw(t, "event") {
 			case 0:
 				w.send(evReload{cause: "SIGHUP"})
 			case 1:
@@ -759,12 +808,20 @@ func TestRandomHistories(t *testing.T) {
 					w.die(gen, Exit{Code: rapid.IntRange(0, 2).Draw(t, "code")})
 				}
 			case 2:
-				if p := w.procs[gen]; p != nil && !p.alive {
+				if p := w.procs[gen]; p != nil && p.spawned && !p.alive && p.command == nil {
 					p.others = 0
 					w.send(evEmpty{gen: gen})
 				}
 			case 3:
-				w.send(evExec{gen: gen})
+				if p := w.procs[gen]; p != nil && p.spawned {
+					w.send(evExec{gen: gen})
+				}
+			case 14, 15:
+				if p := w.procs[gen]; p != nil {
+					for _, ev := range p.commandEnds(gen, Exit{Code: rapid.SampledFrom([]int{0, 0, 0, 1, 255}).Draw(t, "command")}) {
+						w.send(ev)
+					}
+				}
 			case 4, 5:
 				w.ready(gen)
 			case 6:
@@ -792,7 +849,7 @@ func TestRandomHistories(t *testing.T) {
 		}
 		w.send(evStop{cause: "SIGTERM"})
 		// Everything has been told; extensions ended with the events.
-		w.pass(cfg.TimeoutStop + 5*time.Second)
+		w.pass(4*cfg.TimeoutStop + 5*time.Second)
 		w.must(w.ended, "a stop did not end it")
 		for n, p := range w.procs {
 			w.must(p.released, "generation %d was not released", n)

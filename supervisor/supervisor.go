@@ -237,7 +237,7 @@ func (r *runner) resolveCommand() error {
 			return &StartError{Status: ExitUsage, Err: fmt.Errorf("cannot run in another directory: %s is none", r.cfg.Dir)}
 		}
 	}
-	_, err = shim.LookPath(r.cfg.Command[0], r.cfg.Dir, env)
+	_, err = shim.LookPath(r.mainLine().Path, r.cfg.Dir, env)
 	if err == nil {
 		return nil
 	}
@@ -248,8 +248,8 @@ func (r *runner) resolveCommand() error {
 	}
 	if e.Status == ExitNotExec {
 		e.Hint = "make it executable (chmod +x), or name the interpreter that runs it"
-	} else if !strings.Contains(r.cfg.Command[0], "/") {
-		e.Hint = "it was looked for in PATH; a command of this directory is written ./" + r.cfg.Command[0]
+	} else if !strings.Contains(r.mainLine().Path, "/") {
+		e.Hint = "it was looked for in PATH; a command of this directory is written ./" + r.mainLine().Path
 	}
 	return e
 }

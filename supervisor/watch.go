@@ -169,6 +169,7 @@ func (r *runner) checkEmpty(in *instance) {
 // kill sends SIGKILL to all of the tree, or to the main process alone where
 // that is what KillMode= says.
 func (r *runner) kill(in *instance, mode config.KillMode) {
+	r.endCommand(in, true)
 	if mode == config.KillProcess {
 		if in.pidfd >= 0 {
 			_ = proc.Signal(in.pidfd, unix.SIGKILL)
@@ -229,6 +230,8 @@ func (r *runner) hear(in *instance, m *ready.Message) {
 		r.send(evExtend{gen: in.n, by: m.ExtendTimeout})
 	}
 	switch {
+	case m.Ready && in.pid == 0:
+		// One of the commands before the main process: not its word.
 	case m.Ready:
 		in.said, r.speaks = true, true
 		r.becameReady(in, "READY=1", true)

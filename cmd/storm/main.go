@@ -51,7 +51,7 @@ what to do meanwhile
   -done-by HOW       pid: a new one answers, the old one is gone   pid
                      log: COMMAND writes "rollout done"
   -accepted FILE     kill without a stop before; the server notes in
-                     FILE what it accepts (hello -accepted FILE)
+                     FILE what it accepts (plain -accepted FILE)
   -control HOW       shared: one listener for both generations
                      restart: stop, then start
 what to make of it

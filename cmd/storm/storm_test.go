@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// hello is the server under the storm, built once.
-var hello string
+// plain is the server under the storm, built once.
+var plain string
 
 // The test binary is also storm as a control supervisor, which storm starts
 // as itself.
@@ -30,8 +30,8 @@ func testMain(m *testing.M) int {
 		panic(err)
 	}
 	defer os.RemoveAll(dir)
-	hello = filepath.Join(dir, "hello")
-	if out, err := exec.Command("go", "build", "-o", hello, "../../examples/hello").CombinedOutput(); err != nil {
+	plain = filepath.Join(dir, "plain")
+	if out, err := exec.Command("go", "build", "-o", plain, "../../examples/plain").CombinedOutput(); err != nil {
 		panic(string(out))
 	}
 	return m.Run()
@@ -63,7 +63,7 @@ func (a account) show() string {
 // accepts at its end, so nothing is said of that here.
 func TestSharedRollouts(t *testing.T) {
 	for _, doneBy := range []string{"pid", "log"} {
-		a := mustStorm(t, "-control", "shared", "-rollouts", "3", "-done-by", doneBy, "-min-requests", "2000", "-expect", "none", "--", hello)
+		a := mustStorm(t, "-control", "shared", "-rollouts", "3", "-done-by", doneBy, "-min-requests", "2000", "-expect", "none", "--", plain)
 		if a.Rollouts != 3 || !a.Held || a.Refused != 0 || a.Total() < 2000 || len(a.Answered) != 4 {
 			t.Errorf("done by %s:\n%s", doneBy, a.show())
 		}
@@ -72,7 +72,7 @@ func TestSharedRollouts(t *testing.T) {
 
 // Stop, then start, refuses, and that is not lossless.
 func TestRestartIsSeen(t *testing.T) {
-	a := mustStorm(t, "-control", "restart", "-rollouts", "3", "-min-requests", "2000", "--", hello)
+	a := mustStorm(t, "-control", "restart", "-rollouts", "3", "-min-requests", "2000", "--", plain)
 	if a.Rollouts != 3 || a.Held || a.Refused == 0 {
 		t.Error(a.show())
 	}
@@ -85,7 +85,7 @@ func TestCrashes(t *testing.T) {
 		"unix":       {"-network", "unix", "-addr", path},
 		"keep-alive": {"-keepalive"},
 	} {
-		args = append(args, "-control", "shared", "-crashes", "5", "-min-requests", "3000", "-expect", "crash", "--", hello)
+		args = append(args, "-control", "shared", "-crashes", "5", "-min-requests", "3000", "-expect", "crash", "--", plain)
 		a := mustStorm(t, args...)
 		if a.Crashes != 5 || !a.Held || len(a.Answered) != 6 {
 			t.Errorf("%s:\n%s", name, a.show())
@@ -95,17 +95,17 @@ func TestCrashes(t *testing.T) {
 
 // Without a held listener a crash refuses, and that is not excused.
 func TestCrashIsSeen(t *testing.T) {
-	a := mustStorm(t, "-control", "restart", "-crashes", "3", "-min-requests", "2000", "-expect", "crash", "--", hello)
+	a := mustStorm(t, "-control", "restart", "-crashes", "3", "-min-requests", "2000", "-expect", "crash", "--", plain)
 	if a.Crashes != 3 || a.Held || a.Refused == 0 || len(a.Unexplained) < int(a.Refused) {
 		t.Error(a.show())
 	}
 }
 
-// What hello notes explains all but what it had no time to note: at most one
+// What plain notes explains all but what it had no time to note: at most one
 // connection for each kill.
 func TestNotedCrashes(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "accepted")
-	a := mustStorm(t, "-control", "shared", "-crashes", "5", "-accepted", file, "-min-requests", "3000", "-expect", "none", "--", hello, "-accepted", file)
+	a := mustStorm(t, "-control", "shared", "-crashes", "5", "-accepted", file, "-min-requests", "3000", "-expect", "none", "--", plain, "-accepted", file)
 	if a.Crashes != 5 || a.Refused != 0 || len(a.Unexplained) > 5 {
 		t.Error(a.show())
 	}
@@ -113,7 +113,7 @@ func TestNotedCrashes(t *testing.T) {
 
 // A command that ends at once is told of with its own words.
 func TestDeadCommand(t *testing.T) {
-	o, err := parse([]string{"--", hello, "-fail-bind"})
+	o, err := parse([]string{"--", plain, "-fail-bind"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestDeadCommand(t *testing.T) {
 }
 
 func TestJSON(t *testing.T) {
-	a := mustStorm(t, "-control", "shared", "-min-requests", "100", "--", hello)
+	a := mustStorm(t, "-control", "shared", "-min-requests", "100", "--", plain)
 	text, err := json.Marshal(a)
 	if err != nil {
 		t.Fatal(err)

@@ -192,7 +192,7 @@ func words() map[string]func(*testscript.TestScript, bool, []string) {
 	add("same", 2, "A B: the two are equal; with !, they are not", same)
 	add("reserve", 1, "VAR: a free TCP port, which nobody else is given until it is released", reserve)
 	add("release", 1, "VAR", release)
-	add("static", 1, "VAR: path of examples/hello, built without cgo", static)
+	add("static", 1, "VAR: path of examples/plain, built without cgo", static)
 	add("manager", 1, "NAME: a service manager above, at $WORK/NAME.sock; NAME.log has what it is told", manager)
 	add("listening", 1, "ADDRESS: an unsupervised unix listener, until the end of the story", listening)
 	interceptWords(add)
@@ -536,16 +536,16 @@ func same(ts *testscript.TestScript, _ *story, neg bool, args []string) {
 	}
 }
 
-// buildHello builds the example once for all stories and gives its bytes, so
+// buildPlain builds the example once for all stories and gives its bytes, so
 // that no file is left.
-var buildHello = sync.OnceValues(func() ([]byte, error) {
+var buildPlain = sync.OnceValues(func() ([]byte, error) {
 	dir, err := os.MkdirTemp("", "supervise-story-*")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	file := filepath.Join(dir, "hello")
-	c := exec.Command("go", "build", "-o", file, "../../examples/hello")
+	file := filepath.Join(dir, "plain")
+	c := exec.Command("go", "build", "-o", file, "../../examples/plain")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := c.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, out)
@@ -554,9 +554,9 @@ var buildHello = sync.OnceValues(func() ([]byte, error) {
 })
 
 func static(ts *testscript.TestScript, _ *story, _ bool, args []string) {
-	text, err := buildHello()
+	text, err := buildPlain()
 	ts.Check(err)
-	own := filepath.Join(ts.Getenv("WORK"), "hello")
+	own := filepath.Join(ts.Getenv("WORK"), "plain")
 	ts.Check(os.WriteFile(own, text, 0o755))
 	ts.Setenv(args[0], own)
 }

@@ -2,34 +2,29 @@ package wire
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
-// Systemd is the protocol of sd_listen_fds(3): LISTEN_FDS, LISTEN_PID and
-// LISTEN_FDNAMES, fds from 3 up in the order given. Without listeners the plan
-// is empty: a program that counts zero sockets must bind for itself.
+// addSystemd is the protocol of sd_listen_fds(3): LISTEN_FDS, LISTEN_PID,
+// LISTEN_FDNAMES and LISTEN_PIDFDID, fds from 3 up in the order given.
 //
 // It is an error when a name could not be read back: names are ASCII without
 // control characters and ':', and at most 255 bytes long
 // (sd_listen_fds_with_names(3)).
-func Systemd(listeners []Listener) (Plan, error) {
-	if len(listeners) == 0 {
-		return Plan{}, nil
-	}
-	p := Plan{PIDEnv: []string{"LISTEN_PID"}}
-	names := make([]string, len(listeners))
-	for i, l := range listeners {
+func addSystemd(r *Request, p *Plan) error {
+	names := make([]string, len(r.Listeners))
+	for i, l := range r.Listeners {
 		if !validName(l.Name) {
-			return Plan{}, fmt.Errorf("cannot name a listener %q: LISTEN_FDNAMES takes 1 to 255 ASCII characters without ':' and control characters", l.Name)
+			return fmt.Errorf("handoff systemd cannot name a listener %q: LISTEN_FDNAMES takes 1 to 255 ASCII characters without ':' and control characters; write --listen NAME=%s", l.Name, l.Addr)
 		}
 		names[i] = l.Name
-		p.Files = append(p.Files, l.FD)
 	}
-	p.Env = []string{
-		fmt.Sprintf("LISTEN_FDS=%d", len(listeners)),
-		"LISTEN_FDNAMES=" + strings.Join(names, ":"),
-	}
-	return p, nil
+	p.setenv("LISTEN_FDS", strconv.Itoa(len(r.Listeners)))
+	p.setenv("LISTEN_FDNAMES", strings.Join(names, ":"))
+	p.PIDEnv = append(p.PIDEnv, "LISTEN_PID")
+	p.PIDFDID = true
+	return nil
 }
 
 func validName(name string) bool {

@@ -11,7 +11,7 @@ import (
 )
 
 // Accepted is the memory in which a server notes what it has accepted, where
-// it outlives the server. The layout is told in examples/hello/accepted.go.
+// it outlives the server. The layout is told in examples/plain/accepted.go.
 // Its limit: a process that is killed between accept4(2) and the note has
 // taken a connection that nobody knows of, at most one for each of its
 // listeners. In a busy Go server that is no rare thing (at 10,000 connections

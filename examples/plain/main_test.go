@@ -19,11 +19,11 @@ import (
 )
 
 const (
-	childVariable = "HELLO_TEST_CHILD"
+	childVariable = "PLAIN_TEST_CHILD"
 	patience      = 30 * time.Second
 )
 
-// The test binary is hello too.
+// The test binary is plain too.
 func TestMain(m *testing.M) {
 	if os.Getenv(childVariable) != "" {
 		main()
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// child is hello with a TCP, a unix and a UDP socket.
+// child is plain with a TCP, a unix and a UDP socket.
 type child struct {
 	pid            int
 	tcp, unix, udp string
@@ -141,7 +141,7 @@ func (c *child) end(t *testing.T) syscall.WaitStatus {
 	case <-c.done:
 		return c.status
 	case <-time.After(patience):
-		t.Fatal("hello does not end")
+		t.Fatal("plain does not end")
 		return 0
 	}
 }
