@@ -50,7 +50,7 @@ func (r *runner) command(a actCommand) {
 			_ = unix.Close(c.pidfd)
 			c.pidfd = -1
 		}
-		r.children.Go(func() { _ = c.output.Close() })
+		r.endOutput(c.output)
 		if in.command == c {
 			in.command = nil
 		}
@@ -72,7 +72,7 @@ func (r *runner) startCommand(in *instance, a actCommand) (*command, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := logs.New(r.outputOptions(in))
+	out, err := r.newOutput(in)
 	if err != nil {
 		return nil, err
 	}
@@ -85,6 +85,9 @@ func (r *runner) startCommand(in *instance, a actCommand) (*command, error) {
 		spec.Credential = r.credential
 	}
 	child, err := shim.Start(spec)
+	if err == nil {
+		out.SetPID(child.PID)
+	}
 	out.Started()
 	if err != nil {
 		_ = out.Close()

@@ -144,12 +144,16 @@ func (r *runner) followLogs() {
 	}
 }
 
-// closeOutput ends the copying once all is written. A reader that is slow is
-// given time, in a goroutine of its own; at the end of the supervisor the last
-// outputs are waited for.
 func (r *runner) closeOutput(in *instance) {
 	out := in.output
 	in.output = nil
+	r.endOutput(out)
+}
+
+// endOutput ends the copying once all is written. A reader that is slow is given
+// time, in a goroutine of its own; at the end of the supervisor the last outputs
+// are waited for.
+func (r *runner) endOutput(out *logs.Output) {
 	grace := outputGrace
 	if out.Stalled() {
 		grace = stalledGrace
