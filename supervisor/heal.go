@@ -21,11 +21,11 @@ func (r *runner) watchSet() error {
 	return nil
 }
 
-func (r *runner) unwatchSet() {
-	if fd := r.set.WatchFD(); fd >= 0 {
+func (r *runner) unwatchSet(set *listen.Set) {
+	if fd := set.WatchFD(); fd >= 0 {
 		r.poll.remove(fd)
 	}
-	for _, lane := range r.set.Lanes() {
+	for _, lane := range set.Lanes() {
 		r.poll.remove(lane.FD())
 	}
 }
@@ -46,6 +46,9 @@ func (r *runner) watchLanes() {
 
 // healPaths puts back what children removed, and says so.
 func (r *runner) healPaths() {
+	if r = r.holder(); r == nil {
+		return
+	}
 	for _, ev := range r.set.Heal() {
 		fields := []any{"service", r.cfg.Name, "socket", ev.Socket.Name(), "address", ev.Socket.Addr(), "was", ev.What}
 		if ev.Err != nil {
@@ -58,6 +61,9 @@ func (r *runner) healPaths() {
 
 // healLane makes a listener listen again that a child shut down.
 func (r *runner) healLane(lane *listen.Lane) {
+	if r = r.holder(); r == nil {
+		return
+	}
 	if lane.Healthy() {
 		return
 	}
@@ -91,9 +97,9 @@ func (r *runner) healLane(lane *listen.Lane) {
 // endsWith is the one instance that has the lane, if it was told to stop.
 func (r *runner) endsWith(lane *listen.Lane) *instance {
 	var one *instance
-	for _, in := range r.instances {
+	for in := range r.sharing() {
 		if slices.Contains(in.lanes, lane) {
-			if g := r.s.gen(in.n); one != nil || g == nil || g.state != genKilling {
+			if g := in.of.s.gen(in.n); one != nil || g == nil || g.state != genKilling {
 				return nil
 			}
 			one = in

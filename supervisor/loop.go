@@ -20,6 +20,7 @@ type loop struct {
 	environ []string // ours
 
 	runners []*runner         // in the order in which they were given
+	order   *order            // who waits for whom
 	mains   map[int]*instance // by pid of a living or unreaped main process
 	helpers map[int]func(proc.Exit)
 	pending []news    // to be given to the machines, in order
@@ -34,10 +35,31 @@ type loop struct {
 	tty    *terminal // of the only service; nil when there are several
 	runDir string    // for notify sockets, "" when there is none
 
+	anyFinished bool // since it was last looked whether all have
+
 	ended    bool
 	status   int
 	over     chan struct{}  // closed at the end, for goroutines that ask the loop
 	children sync.WaitGroup // small goroutines that end in an event
+}
+
+// checkEnd ends the loop once all services have come to their end: with the
+// status of the only one, or of the first that has one.
+func (l *loop) checkEnd() {
+	l.anyFinished = false
+	if len(l.order.wanted) > 0 {
+		return
+	}
+	status := 0
+	for _, r := range l.runners {
+		if !r.finished {
+			return
+		}
+		if status == 0 {
+			status = r.result
+		}
+	}
+	l.ended, l.status = true, status
 }
 
 // news is an event and the service that it is about.
@@ -57,6 +79,9 @@ func (l *loop) run() (int, error) {
 	for {
 		l.timers.fire(time.Now())
 		l.decide()
+		if l.anyFinished {
+			l.checkEnd()
+		}
 		if l.ended {
 			return l.status, nil
 		}
@@ -74,6 +99,9 @@ func (l *loop) decide() {
 		n := l.pending[0]
 		l.pending = l.pending[1:]
 		n.r.take(n.ev)
+		if l.anyFinished {
+			l.checkEnd()
+		}
 		for len(l.pending) == 0 && len(l.looks) > 0 {
 			r := l.looks[0]
 			l.looks = l.looks[1:]

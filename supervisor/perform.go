@@ -69,7 +69,9 @@ func (r *runner) perform(a action) {
 	case actReload:
 		r.reload(a.cause)
 	case actCloseListeners:
-		r.closeListeners()
+		if !r.cfg.OnDemand || r.s.stop != nil {
+			r.closeListeners()
+		}
 	case actForeground:
 		if in := r.instance(a.gen); in != nil {
 			r.foreground(in)
@@ -157,7 +159,7 @@ func (r *runner) steer(in *instance) {
 		}
 	}
 	r.unmute(in)
-	if err := r.set.Steer(in.lanes); err != nil {
+	if err := r.steerTo(in.lanes); err != nil {
 		r.warn(in, "cannot move new connections", err)
 	}
 	r.lookAtLanes()
@@ -180,7 +182,7 @@ func (r *runner) checkStranded() {
 // is on its way to it.
 func (r *runner) stranded() (lanes, clients int) {
 	lent := map[*listen.Lane]bool{}
-	for _, in := range r.instances {
+	for in := range r.sharing() {
 		if !in.returned {
 			for _, lane := range in.lanes {
 				lent[lane] = true
@@ -287,6 +289,11 @@ func (r *runner) returnLanes(in *instance) {
 	for _, lane := range in.lanes { // before the set closes them: a child's copy would keep the watch
 		r.poll.remove(lane.FD())
 	}
+	if r.crew != nil {
+		if err := r.crew.leave(r, in.lanes); err != nil {
+			r.warn(in, "cannot move new connections to the other instances", err)
+		}
+	}
 	r.set.Return(in.lanes)
 	r.watchLanes()
 	r.lookAtLanes()
@@ -296,7 +303,11 @@ func (r *runner) closeListeners() {
 	if r.set == nil {
 		return
 	}
-	r.unwatchSet()
-	r.set.Close()
+	set := r.set
 	r.set = nil
+	if r.holder() != nil {
+		return // another instance has them
+	}
+	r.unwatchSet(set)
+	set.Close()
 }

@@ -185,7 +185,7 @@ func (r *runner) seeLanes(in *instance, accepting map[uint64]bool) func(pids []i
 	number := map[uint64]uint64{} // of the socket, by the inode of the lane
 	var inodes []uint64
 	busy := map[uint64]*listen.Socket{} // by number: what may be accepted on by nobody else
-	sole := len(r.instances) == 1
+	sole := r.sole()
 	for _, lane := range in.lanes {
 		n := r.numberOf(lane.Socket())
 		number[lane.Inode()] = n

@@ -16,6 +16,7 @@ type runner struct {
 	s   *service
 	due timer // the machine's next deadline
 
+	crew      *crew // of a service with several instances, else nil
 	set       *listen.Set
 	instances map[int]*instance // by generation, until released
 	spare     *instance         // prepared for the next generation, or nil
@@ -38,6 +39,9 @@ type runner struct {
 
 	elder *elder // the server that we took over from, until it is an instance
 
+	triggers []time.Time // recent activations
+
+	asked    bool // evStart is on its way
 	finished bool // the machine has come to its end
 	result   int  // then: what the supervisor exits with, were this the only service
 }
@@ -56,10 +60,18 @@ func (r *runner) post(ev event) { r.poll.post(func() { r.send(ev) }) }
 
 // take gives an event to the machine and carries out what it answers.
 func (r *runner) take(ev event) {
+	was := r.s.state
 	for _, a := range r.s.step(time.Now(), ev) {
 		r.perform(a)
 	}
 	r.timers.set(&r.due, r.s.nextDeadline())
+	r.asked = false
+	if r.s.state != was {
+		r.order.changed(r)
+		if r.crew != nil {
+			r.crew.changed(r)
+		}
+	}
 }
 
 // instance finds what a generation owns; nil when it was released.
@@ -82,18 +94,13 @@ func (l *loop) only() *runner {
 	return nil
 }
 
-// finish notes that the service has come to its end. With the last one the
-// supervisor ends: with the status of the only one, or of the first that has one.
+// finish notes that the service has come to its end.
 func (r *runner) finish(status int) {
-	r.finished, r.result = true, status
-	l := r.loop
-	l.ended, l.status = true, 0
-	for _, o := range l.runners {
-		l.ended = l.ended && o.finished
-		if l.status == 0 {
-			l.status = o.result
-		}
+	if r.sleeps() {
+		return
 	}
+	r.finished, r.result = true, status
+	r.loop.anyFinished = true
 }
 
 // giveBack frees everything that belongs to the service. What was read of

@@ -109,16 +109,21 @@ func (l *loop) signalled(sig syscall.Signal) {
 	name := config.SignalName(sig)
 	switch sig {
 	case syscall.SIGTERM, syscall.SIGINT:
-		l.stopAll(evStop{cause: name})
+		l.order.endAll(l.runners, evStop{cause: name})
 	case syscall.SIGQUIT:
-		l.stopAll(evStop{cause: name, signal: int(syscall.SIGQUIT)})
+		l.order.endAll(l.runners, evStop{cause: name, signal: int(syscall.SIGQUIT)})
 	case syscall.SIGHUP:
 		if l.tty != nil && l.tty.hungUp() {
-			l.stopAll(evStop{cause: "the terminal is gone"})
+			l.order.endAll(l.runners, evStop{cause: "the terminal is gone"})
 			return
 		}
 		for _, r := range l.runners {
-			r.reload(name)
+			if r.crew == nil {
+				r.reload(name)
+			}
+		}
+		for _, c := range l.crews() {
+			c.reload(name)
 		}
 	case syscall.SIGCONT:
 		if r := l.only(); r != nil {
@@ -139,15 +144,6 @@ func (l *loop) passOn(sig syscall.Signal) {
 	for _, r := range l.runners {
 		if in := r.front(); in != nil && !in.exited && in.pid != 0 {
 			_ = in.tree.Signal(sig, config.KillProcess)
-		}
-	}
-}
-
-// stopAll tells every service to stop. A second time means at once.
-func (l *loop) stopAll(ev evStop) {
-	for _, r := range l.runners {
-		if !r.finished {
-			r.send(ev)
 		}
 	}
 }

@@ -73,10 +73,11 @@ func Run(o Options) (int, error) {
 	for _, r := range l.runners {
 		if r.elder != nil {
 			r.adopt(r.elder)
-		} else {
-			r.send(evStart{})
+		} else if !r.cfg.OnDemand {
+			l.order.want(r)
 		}
 	}
+	l.order.advance()
 	return l.run()
 }
 
@@ -89,12 +90,20 @@ func newLoop(o Options) (*loop, error) {
 	}
 	l.tidy = timer{index: -1, f: func() { l.children.Go(debug.FreeOSMemory) }}
 	for _, cfg := range o.Services {
-		r := newRunner(l, cfg, rand.Uint64())
-		if err := r.check(); err != nil {
+		var members []*runner
+		for _, c := range expand(cfg) {
+			members = append(members, newRunner(l, c, rand.Uint64()))
+		}
+		newCrew(cfg, members)
+		if err := members[0].check(); err != nil {
 			return nil, err
 		}
-		l.runners = append(l.runners, r)
+		for _, r := range members[1:] {
+			r.credential, r.userEnv = members[0].credential, members[0].userEnv
+		}
+		l.runners = append(l.runners, members...)
 	}
+	l.order = newOrder(l.runners)
 	var err error
 	if l.poll, err = newPoller(); err != nil {
 		return nil, &StartError{Status: ExitSoftware, Err: err}
@@ -149,6 +158,9 @@ func (l *loop) deal(inherited []listen.Inherited) map[*runner][]listen.Inherited
 	dealt := map[*runner][]listen.Inherited{}
 	for _, fd := range inherited {
 		r := l.only()
+		if c := l.runners[0].crew; c != nil && len(c.members) == len(l.runners) {
+			r = l.runners[0]
+		}
 		for _, o := range l.runners {
 			if r == nil && slices.ContainsFunc(o.cfg.Sockets, func(s config.Socket) bool { return s.Name == fd.Name }) {
 				r = o
@@ -299,6 +311,10 @@ func (r *runner) resolveUser() error {
 // openListeners opens all sockets before any process exists. Where one is
 // taken, the error says by whom.
 func (r *runner) openListeners(inherited []listen.Inherited) error {
+	if mate := r.holder(); mate != nil {
+		r.set, r.crew.set = mate.set, mate.set
+		return nil
+	}
 	set, warnings, err := listen.Open(r.elder.without(r.cfg.Sockets), inherited)
 	if err != nil {
 		return listenError(err)
@@ -318,6 +334,9 @@ func (r *runner) openListeners(inherited []listen.Inherited) error {
 			fields = append(fields, "lanes", "no", "because", why)
 		}
 		r.log.Info("listening", fields...)
+	}
+	if r.cfg.OnDemand {
+		return r.awaitClients()
 	}
 	return r.watchSet()
 }

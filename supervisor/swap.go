@@ -302,7 +302,7 @@ func (h *swapper) reshape(key intercept.Key) (beside, own bool) {
 
 // usedBy reports whether a generation other than this one was lent a lane of it.
 func (r *runner) usedBy(one *listen.Socket, except *instance) bool {
-	for _, in := range r.instances {
+	for in := range r.sharing() {
 		if in != except && !in.returned && !in.exited && in.uses(one) {
 			return true
 		}
@@ -487,10 +487,12 @@ func (r *runner) drop(one *listen.Socket) {
 	for _, lane := range one.Lanes() {
 		r.poll.remove(lane.FD())
 	}
-	for _, in := range r.instances {
+	for in := range r.sharing() {
 		in.lanes = slices.DeleteFunc(in.lanes, func(lane *listen.Lane) bool { return lane.Socket() == one })
 	}
-	delete(r.served, one)
+	for _, mate := range r.mates() {
+		delete(mate.served, one)
+	}
 	r.set.Drop(one)
 }
 
@@ -507,7 +509,7 @@ func (r *runner) releaseUnclaimed() {
 		return
 	}
 	for _, one := range r.set.Sockets() {
-		if one.Learned() && !in.uses(one) {
+		if one.Learned() && !in.uses(one) && !r.usedBy(one, in) {
 			r.drop(one)
 			r.log.Info("address released: the command does not bind it any more", "service", r.cfg.Name, "generation", in.n, "address", one.Addr())
 		}

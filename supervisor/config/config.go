@@ -118,6 +118,7 @@ type Service struct {
 	RestartForce       ExitSet       // RestartForceExitStatus=
 
 	Instances    int           // Instances= of [X-Supervise]: generations that serve side by side; 1
+	RolloutBatch int           // RolloutBatch= of [X-Supervise]: how many instances are replaced at a time; 1
 	GateBound    time.Duration // GateBoundSec= of [X-Supervise]: bound of the gate and of the shield, each
 	Probation    time.Duration // ProbationSec= of [X-Supervise]: how long a new generation must live before the old one is told to stop
 	Settle       time.Duration // SettleSec= of [X-Supervise]: how long "seen listening" must hold

@@ -97,7 +97,7 @@ func TestDirectives(t *testing.T) {
 		Description Start Condition StartPre StartPost Reload Stop StopPost DirOptional DirHome InheritEnv PassEnv UnsetEnv
 		ExtraGroups OOMScore NoNewPrivs Bounding Ambient IgnorePipe Directories DirPreserve RemainExited ExitType PIDFile
 		GuessMain NotifyAccess ReloadSignal RuntimeMax RuntimeRandom RestartSignal WatchdogSignal StartFailure StopFailure
-		RestartMode RestartBackoff Instances TruncateOut ErrorOutput Input SyslogIdent LevelPrefix`)
+		RestartMode RestartBackoff Instances RolloutBatch TruncateOut ErrorOutput Input SyslogIdent LevelPrefix`)
 	kind := reflect.TypeFor[Service]()
 	for i := range kind.NumField() {
 		if name := kind.Field(i).Name; !slices.Contains(exempt, name) && !touched[name] {
