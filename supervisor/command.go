@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"syscall"
 
@@ -31,7 +30,7 @@ func (r *runner) mainLine() config.ExecLine {
 
 // words are the arguments of a command line, its variables replaced.
 func (r *runner) words(line config.ExecLine, env []string) []string {
-	return slices.Clone(line.Argv)
+	return line.Args(env)
 }
 
 // command starts one of the commands around the main process. That it could

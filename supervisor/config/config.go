@@ -31,6 +31,7 @@ type Service struct {
 	OnDemand bool
 
 	Dependencies Dependencies // After= and its family, among the units given
+	Conditions   []Condition  // ConditionPathExists= and its family; see Unmet
 
 	// Command is the argv of the main process, taken literally but for
 	// {fd:NAME}, {addr:NAME} and {port:NAME}, which are replaced for each
@@ -149,6 +150,7 @@ type Service struct {
 // takes something away.
 type Dependencies struct {
 	After     []string // After=, and what Before= of others says: started when these have started, stopped before them
+	Before    []string // Before=, as written; After of the others has it, too
 	Requires  []string // Requires=: pulled in; stopped when these are stopped
 	Requisite []string // Requisite=: fails at once when these are not up
 	Wants     []string // Wants=: pulled in, whether they start or not
@@ -185,7 +187,7 @@ type Directory struct {
 	Env   string      // variable that lists them, separated by ':': "RUNTIME_DIRECTORY"
 	Names []string    // relative paths, in the order given
 	Links []string    // symbolic links to them, "NAME:LINK" as written
-	Mode  fs.FileMode // 0755 by default
+	Mode  fs.FileMode // as chmod(2) has it, 0755 by default
 }
 
 // PreserveMode is RuntimeDirectoryPreserve= of systemd.exec(5).

@@ -11,17 +11,31 @@ import (
 	"time"
 )
 
-// Directive describes a directive of a service: how it is written in a unit
-// file, as a flag, and what it does to a Service. The list of Directives is the
-// one place that knows them; help, man pages and completions come from it.
+// Directive describes a directive: how it is written in a unit file, as a flag,
+// and what it does to a Service. The list of Directives, with what is not done
+// (Table), is the one place that knows them; help, man pages and completions
+// come from it.
 type Directive struct {
-	Section string // "Unit", "Service", "Socket" or "X-Supervise"
+	Section string // "Unit", "Service", "Socket", "Install" or "X-Supervise"
 	Name    string // TimeoutStopSec
 	Flag    string // timeout-stop; "" if there is no flag
 	Arg     string // what the value is: DURATION
 	Default string // as Set reads it; "" for none
 	Help    string
 	Repeat  bool // it may come more than once and adds up; an empty value begins anew
+
+	// Support says whether the supervisor does what the directive says. Means is,
+	// for what it does not do or does otherwise, what that comes to.
+	Support Support
+	Means   string
+
+	// Sandbox: of the refused ones, those that shut the service in further, and
+	// that "sandbox" in Without= stands for.
+	Sandbox bool
+
+	// Waits gives the value in s that the supervisor does not carry out yet, of
+	// a directive that it supports otherwise; "" if there is none.
+	Waits func(s *Service) string
 
 	// Set reads a value as a unit file has it. The empty value gives the
 	// default back, or an empty list.
@@ -35,7 +49,79 @@ type Directive struct {
 	// Get writes the value so that Set, applied to each string in turn, reads
 	// it back. It is nil for shorthands of other directives.
 	Get func(*Service) []string
+
+	// read is Set for directives that take the value apart before they replace
+	// specifiers, or that have more to say than an error.
+	read func(*reading, *Service, string) error
+
+	// readSocket is read for a directive of a .socket unit.
+	readSocket func(*reading, *SocketUnit, string) error
+
+	// idle says that a socket unit has the default of it.
+	idle func(*SocketUnit) bool
+
+	// readHead is read for what units of all types have.
+	readHead func(*reading, head, string) error
 }
+
+// Support says what the supervisor does about a directive.
+type Support int
+
+const (
+	Supported Support = iota // it does what systemd documents, or what Means says
+	Pending                  // it is read, but not carried out yet: an error
+	Ignored                  // a warning: Means says what is not done
+	Moot                     // no warning: there is nothing to do about it here, as Means says
+	Refused                  // an error: to leave it out in silence would be unsafe, or the service could not work
+)
+
+// String is the word of the man page.
+func (s Support) String() string {
+	return [...]string{"supported", "not yet", "ignored", "no effect", "refused"}[s]
+}
+
+// reading is the place where a value stands and what it may refer to.
+type reading struct {
+	at     Position
+	spec   *specifiers  // nil for the flags, which have no specifiers
+	notice func(string) // takes a warning
+}
+
+// expand replaces specifiers.
+func (r *reading) expand(s string) (string, error) {
+	if r.spec == nil {
+		return undouble(s, "%")
+	}
+	return r.spec.expand(s)
+}
+
+// cutWord takes a word off as systemd does, which keeps escapes that it does not
+// know.
+func (r *reading) cutWord(s string) (word, rest string, err error) {
+	return cutWord(s, func(err error) {
+		r.notice(fmt.Sprintf("an escape is kept as it is: %v", err))
+	})
+}
+
+// words takes a value apart into words and replaces the specifiers in each.
+func (r *reading) words(value string) ([]string, error) {
+	var words []string
+	for rest := strings.TrimLeft(value, blanks); rest != ""; rest = strings.TrimLeft(rest, blanks) {
+		word, after, err := r.cutWord(rest)
+		if err != nil {
+			return nil, err
+		}
+		if word, err = r.expand(word); err != nil {
+			return nil, err
+		}
+		words = append(words, word)
+		rest = after
+	}
+	return words, nil
+}
+
+// ofFlags is the reading of what no unit file says.
+func ofFlags() *reading { return &reading{notice: func(string) {}} }
 
 // Defaults gives a service of which nothing is said by flags: systemd's
 // defaults, but for TimeoutStopSec= 30s, Restart= on-failure with a growing
@@ -66,6 +152,7 @@ func Defaults() Service {
 		RestartMaxDelay: 30 * time.Second,
 		RestartBackoff:  true,
 		Instances:       1,
+		RolloutBatch:    1,
 		GateBound:       2 * time.Second,
 		Settle:          50 * time.Millisecond,
 		Cgroup:          true,
@@ -104,12 +191,13 @@ func UnitDefaults(user bool) Service {
 // not do it.
 func (s *Service) Set(name, value string) error {
 	for _, d := range Directives() {
-		if d.Name == name {
-			if err := d.Set(s, value); err != nil {
-				return fmt.Errorf("cannot set %s=: %w", name, err)
-			}
-			return nil
+		if d.Name != name || d.Support == Pending {
+			continue
 		}
+		if err := d.try(s, value, d.Set); err != nil {
+			return fmt.Errorf("cannot set %s=: %w", name, err)
+		}
+		return nil
 	}
 	if e, ok := unsupported(name); ok {
 		return fmt.Errorf("cannot set %s=: %w", name, e)
@@ -120,6 +208,11 @@ func (s *Service) Set(name, value string) error {
 	for _, o := range socketOptions() {
 		if o.directive == name {
 			return fmt.Errorf("cannot set %s= for a service: it belongs to a socket; write --listen 'ADDRESS?%s=%s'", name, o.key, o.arg)
+		}
+	}
+	for _, d := range Table() {
+		if d.Name == name {
+			return fmt.Errorf("cannot set %s=: it is for units that stand beside others; write it into a unit file", name)
 		}
 	}
 	return fmt.Errorf("cannot set %s=: there is no such directive%s", name, didYouMean(name))
@@ -138,14 +231,35 @@ func (s *Service) SetFlag(flag, value string) error {
 	return fmt.Errorf("--%s: there is no such flag%s", flag, didYouMean(flag))
 }
 
+// try sets a value and takes it back if it is one that waits.
+func (d Directive) try(s *Service, value string, set func(*Service, string) error) error {
+	tried := *s
+	if err := set(&tried, value); err != nil {
+		return err
+	}
+	if d.Waits != nil {
+		if text := d.Waits(&tried); text != "" {
+			return &UnsupportedError{Name: d.Name + "=" + text}
+		}
+	}
+	*s = tried
+	return nil
+}
+
 // Directives lists every directive of a service, in the order of the man page.
 func Directives() []Directive {
-	all := slices.Concat(commandDirectives(), stopDirectives(), restartDirectives(), listenDirectives(), ourDirectives())
+	all := slices.Concat(commandDirectives(), execDirectives(), stopDirectives(), restartDirectives(), listenDirectives(), ourDirectives())
 	defaults := Defaults()
 	for i := range all {
 		d := &all[i]
+		if d.Set == nil && d.read != nil {
+			d.Set = func(s *Service, value string) error { return d.read(ofFlags(), s, value) }
+		}
 		if d.Flag != "" && d.FromFlag == nil {
 			d.FromFlag = d.Set
+		}
+		if fromFlag := d.FromFlag; fromFlag != nil && d.Waits != nil {
+			d.FromFlag = func(s *Service, value string) error { return d.try(s, value, fromFlag) }
 		}
 		if d.Get != nil {
 			d.Default = strings.Join(d.Get(&defaults), " ")
@@ -157,22 +271,48 @@ func Directives() []Directive {
 func commandDirectives() []Directive {
 	list := []Directive{
 		{
-			Section: "Service", Name: "ExecStart", Arg: "COMMAND", Help: "command and arguments; {fd:NAME}, {addr:NAME} and {port:NAME} are replaced",
-			Set: setCommand,
+			Section: "Service", Name: "ExecStart", Arg: "COMMAND", Help: "command and arguments; {fd:NAME}, {addr:NAME} and {port:NAME} are replaced", Repeat: true,
+			read:  readExecStart,
+			Waits: waitingExecStart,
 			Get: func(s *Service) []string {
 				if len(s.Command) == 0 {
-					return nil
+					return mapSlice(s.Start, formatExec)
 				}
 				return []string{strings.NewReplacer("%", "%%", "$", "$$").Replace(JoinWords(s.Command))}
 			},
 		},
-		word("Service", "Type", "type", "how the service says that it is up", typeWords(), "oneshot dbus idle",
-			func(s *Service) *Type { return &s.Type }),
-		scalar("Service", "WorkingDirectory", "chdir", argPath, "directory the command runs in",
-			func(s *Service) *string { return &s.Dir }, parseDir, plainText),
+		word("Service", "Type", "type", "how the service says that it is up", typeWords(), "dbus",
+			func(s *Service) *Type { return &s.Type }).waits(func(s *Service) string {
+			if s.Type == Forking {
+				return string(s.Type)
+			}
+			return ""
+		}).means("idle is simple; dbus is not supported; auto (no word of systemd) is notify when the command speaks it, else exec"),
+		{
+			Section: "Service", Name: "WorkingDirectory", Flag: "chdir", Arg: argPath, Help: "directory the command runs in; '-' in front: may be missing; '~': the home of the user",
+			Set: setDir,
+			Waits: func(s *Service) string {
+				switch {
+				case s.DirHome:
+					return "~"
+				case s.DirOptional:
+					return "-"
+				}
+				return ""
+			},
+			Get: func(s *Service) []string {
+				switch {
+				case s.Dir == "":
+					return nil
+				case s.DirOptional:
+					return []string{"-" + s.Dir}
+				}
+				return []string{s.Dir}
+			},
+		},
 		{
 			Section: "Service", Name: "Environment", Flag: "env", Arg: "NAME=VALUE", Help: "variable for the command; {fd:NAME} and its like are replaced", Repeat: true,
-			Set: setEnvironment,
+			read: readEnvironment,
 			FromFlag: func(s *Service, value string) error {
 				if err := checkAssignment(value); err != nil {
 					return err
@@ -181,7 +321,7 @@ func commandDirectives() []Directive {
 				return nil
 			},
 			Get: func(s *Service) []string {
-				return mapStrings(s.Env, func(kv string) string { return strings.ReplaceAll(quoteWord(kv), "%", "%%") })
+				return mapSlice(s.Env, func(kv string) string { return strings.ReplaceAll(quoteWord(kv), "%", "%%") })
 			},
 		},
 		{
@@ -335,8 +475,15 @@ func ourDirectives() []Directive {
 		scalar("X-Supervise", "Output", "output", "inherit|prefix|journal|null|PATH[?options]", "where the command's output goes; options of a file: rotate=SIZE, keep=N, prefix=yes",
 			func(s *Service) *string { return &s.Output }, parseOutput, plainText),
 		{
-			Section: "Service", Name: "StandardOutput", Arg: "inherit|journal|append:PATH", Help: "Output= in systemd's words",
-			Set: setStandardOutput,
+			Section: "Service", Name: "StandardOutput", Arg: "inherit|journal|null|append:PATH|truncate:PATH", Help: "Output= in systemd's words",
+			read: readStandardOutput,
+			Waits: func(s *Service) string {
+				if s.Output == "socket" {
+					return s.Output
+				}
+				return ""
+			},
+			Means: "inherit is the output of the supervisor; file: appends",
 		},
 	}
 }
@@ -379,6 +526,8 @@ func word[T ~string](section, name, flag, help string, known []T, later string, 
 	}
 	parse := func(s string) (T, error) {
 		switch {
+		case s == "idle" && name == "Type":
+			return T(Simple), nil // simple, a little later
 		case slices.Contains(texts, s):
 			return T(s), nil
 		case slices.Contains(strings.Fields(later), s):
@@ -389,7 +538,11 @@ func word[T ~string](section, name, flag, help string, known []T, later string, 
 	return scalar(section, name, flag, strings.Join(texts, "|"), help, at, parse, func(t T) string { return string(t) })
 }
 
-func typeWords() []Type { return []Type{Auto, Simple, Exec, Notify, NotifyReload, Forking} }
+// waits and means add to a row where it is made.
+func (d Directive) waits(f func(*Service) string) Directive { d.Waits = f; return d }
+func (d Directive) means(text string) Directive             { d.Means = text; return d }
+
+func typeWords() []Type { return []Type{Auto, Simple, Exec, Notify, NotifyReload, Forking, Oneshot} }
 
 func killModeWords() []KillMode {
 	return []KillMode{KillControlGroup, KillMixed, KillProcess, KillNone}
@@ -505,53 +658,33 @@ func parseDirectiveAddress(value, inet, unix string) ([]Socket, error) {
 	return parseInet(inet, value, "")
 }
 
-func setCommand(s *Service, value string) error {
+// readExecStart adds to the commands of the service. One that is no more than
+// its words becomes Command.
+func readExecStart(r *reading, s *Service, value string) error {
 	if value == "" {
-		s.Command = nil
+		s.Command, s.Start = nil, nil
 		return nil
 	}
-	if strings.IndexByte("@-:+!|", value[0]) >= 0 {
-		return &UnsupportedError{Name: fmt.Sprintf("the prefix %q of a command", value[:1]), Unsafe: value[0] == '!'}
-	}
-	words, err := splitCommand(value)
+	lines, err := r.parseExec(value)
 	if err != nil {
 		return err
 	}
-	if len(words) == 0 || words[0] == "" {
-		return errors.New("the command is empty")
+	all := append(s.ExecStart(), lines...)
+	s.Command, s.Start = nil, all
+	if len(all) == 1 && all[0].plain() {
+		s.Command, s.Start = all[0].words(), nil
 	}
-	s.Command = words
 	return nil
 }
 
-// splitCommand splits a command line of systemd.service(5). A ';' as a word of
-// its own would begin a second command, and is written "\\;" to be none.
-func splitCommand(line string) ([]string, error) {
-	var words []string
-	for rest := strings.TrimLeft(line, blanks); rest != ""; rest = strings.TrimLeft(rest, blanks) {
-		raw := rest
-		if i := strings.IndexAny(rest, blanks); i >= 0 {
-			raw = rest[:i]
+// waitingExecStart says what of the main command the supervisor does not do yet.
+func waitingExecStart(s *Service) string {
+	if n := len(s.Start); n > 0 {
+		if c := s.Start[n-1]; c.IgnoreFailure || c.Privilege != PrivilegeNone {
+			return formatExec(c)
 		}
-		switch raw {
-		case ";":
-			return nil, &UnsupportedError{Name: "more than one command"}
-		case `\;`:
-			words = append(words, ";")
-			rest = rest[len(raw):]
-			continue
-		}
-		word, after, err := cutWord(rest)
-		if err != nil {
-			return nil, fmt.Errorf("cannot split %q into words: %w", line, err)
-		}
-		if word, err = undouble(word, "%$"); err != nil {
-			return nil, err
-		}
-		words = append(words, word)
-		rest = after
 	}
-	return words, nil
+	return ""
 }
 
 // undouble makes one of each pair of a byte in special: "%%" is "%". What such a
@@ -573,24 +706,21 @@ func undouble(w, special string) (string, error) {
 	return b.String(), nil
 }
 
-func setEnvironment(s *Service, value string) error {
+func readEnvironment(r *reading, s *Service, value string) error {
 	if value == "" {
 		s.Env = nil
 		return nil
 	}
-	words, err := SplitWords(value)
+	words, err := r.words(value)
 	if err != nil {
 		return err
 	}
-	for i, w := range words {
+	for _, w := range words {
 		if err := checkAssignment(w); err != nil {
 			return err
 		}
-		if words[i], err = undouble(w, "%"); err != nil {
-			return err
-		}
 	}
-	s.Env = append(s.Env, words...)
+	s.Env = append(slices.Clip(s.Env), words...)
 	return nil
 }
 
@@ -626,22 +756,20 @@ func setHandoff(s *Service, value string) error {
 	return nil
 }
 
-func setStandardOutput(s *Service, value string) error {
-	kind, path, hasPath := strings.Cut(value, ":")
-	switch {
-	case value == "":
-		s.Output = Defaults().Output
-	case value == "inherit" || value == "journal" || value == "null":
-		s.Output = value
-	case (kind == "file" || kind == "append") && hasPath:
-		if !strings.HasPrefix(path, "/") {
-			return fmt.Errorf("the path %q is not absolute", path)
-		}
-		s.Output = path
-	default:
-		return &UnsupportedError{Name: "StandardOutput=" + value}
+func readStandardOutput(r *reading, s *Service, value string) error {
+	text, err := r.expand(value)
+	if err != nil {
+		return err
 	}
-	return nil
+	if text == "" {
+		s.Output, s.TruncateOut = Defaults().Output, false
+		return nil
+	}
+	target, truncate, err := parseStream(r, "StandardOutput", text)
+	if err == nil {
+		s.Output, s.TruncateOut = target, truncate
+	}
+	return err
 }
 
 // parseOutput looks whether s can be read.
@@ -650,11 +778,17 @@ func parseOutput(s string) (string, error) {
 	return s, err
 }
 
-func parseDir(s string) (string, error) {
-	if s[0] == '-' || s[0] == '~' {
-		return "", &UnsupportedError{Name: fmt.Sprintf("WorkingDirectory= with %q in front", s[:1])}
+// setDir reads WorkingDirectory=.
+func setDir(s *Service, value string) error {
+	dir, optional := strings.CutPrefix(value, "-")
+	switch {
+	case optional && dir == "":
+		return errors.New("the path after '-' is missing")
+	case strings.HasPrefix(dir, "~") && dir != "~":
+		return fmt.Errorf("%q is not possible: '~' stands alone, for the home of User=", dir)
 	}
-	return s, nil
+	s.Dir, s.DirOptional, s.DirHome = dir, optional, dir == "~"
+	return nil
 }
 
 func parseUmask(s string) (int, error) {
@@ -687,7 +821,7 @@ func formatAbort(d time.Duration) string {
 	return FormatDuration(d)
 }
 
-func mapStrings(in []string, f func(string) string) []string {
+func mapSlice[T any](in []T, f func(T) string) []string {
 	var out []string
 	for _, s := range in {
 		out = append(out, f(s))

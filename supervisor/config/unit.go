@@ -24,6 +24,7 @@ type SocketUnit struct {
 	Description  string
 	At           Position
 	Dependencies Dependencies
+	Conditions   []Condition // ConditionPathExists= and its family; see Unmet
 
 	Sockets []Socket // in the order of the Listen directives
 	Service string   // Service= or what stands for it: full name of the unit it activates
@@ -40,6 +41,9 @@ type SocketUnit struct {
 
 	StartPre, StartPost, StopPre, StopPost []ExecLine    // ExecStartPre=, ... of the socket
 	Timeout                                time.Duration // TimeoutSec= of those, 90 s, 0 is no limit
+
+	fdName  string
+	options []socketValue
 }
 
 // Template is a unit "NAME@.service" of which instances can be made at any time
@@ -75,6 +79,9 @@ type LoadOptions struct {
 	// error. "sandbox" stands for all that shut a service in. Without= of
 	// [X-Supervise] adds to it.
 	Without []string
+
+	// Getenv is what %h, %t and their like ask; nil is os.Getenv.
+	Getenv func(string) string
 
 	// Pending takes directives that are read and that the supervisor does not
 	// carry out yet as if it did. For tests.

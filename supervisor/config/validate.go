@@ -14,18 +14,9 @@ func (s *Service) Validate() error {
 	var errs []error
 	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 
-	if len(s.Command) == 0 || s.Command[0] == "" {
-		add("there is no command: give one after --, or ExecStart=")
-	}
-	for i, arg := range s.Command {
-		if strings.IndexByte(arg, 0) >= 0 {
-			add("argument %d of the command has a NUL byte in it: leave it out", i)
-		}
-	}
+	errs = append(errs, s.checkCommands()...)
 	switch s.Type {
-	case Forking:
-		errs = append(errs, fmt.Errorf("%w: let the command stay in the foreground (often a flag such as --nodaemon) and write Type=exec, or Type=notify", &UnsupportedError{Name: "Type=forking"}))
-	case Auto, Simple, Exec, Notify, NotifyReload:
+	case Auto, Simple, Exec, Notify, NotifyReload, Forking, Oneshot:
 	default:
 		add("Type=%s is unknown: write one of the words that Set takes", s.Type)
 	}
@@ -42,6 +33,43 @@ func (s *Service) Validate() error {
 		add("KillMode=none with SendSIGKILL=yes: none kills nothing; write KillMode=process, or SendSIGKILL=no")
 	}
 	return errors.Join(errs...)
+}
+
+// checkCommands is what systemd.service(5) says of ExecStart= and Type=.
+func (s *Service) checkCommands() []error {
+	var errs []error
+	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	start := s.ExecStart()
+	switch {
+	case len(start) == 0 && len(s.Stop) == 0:
+		add("there is no command: give one after --, or ExecStart=")
+	case len(start) == 0 && s.Type != Oneshot:
+		add("there is no ExecStart=, and Type=%s wants one: only Type=oneshot can do with ExecStop=", s.Type)
+	case len(start) == 0 && !s.RemainExited:
+		add("there is no ExecStart=, so it is never up and ExecStop= never runs: write RemainAfterExit=yes")
+	case len(start) > 1 && s.Type != Oneshot:
+		add("there are %d commands in ExecStart=, and Type=%s has one: write Type=oneshot, or the others as ExecStartPre=", len(start), s.Type)
+	}
+	for _, c := range start {
+		if c.Path == "" {
+			add("there is no command: give one after --, or ExecStart=")
+		}
+		for i, arg := range c.Argv {
+			if strings.IndexByte(arg, 0) >= 0 {
+				add("argument %d of the command has a NUL byte in it: leave it out", i)
+			}
+		}
+	}
+	if s.Type == Oneshot && (s.Restart == RestartAlways || s.Restart == RestartOnSuccess) {
+		add("Restart=%s and Type=oneshot would run it again and again: write Restart=on-failure, or Type=simple", s.Restart)
+	}
+	if s.Type == Forking && s.ExitType == ExitCgroup {
+		add("ExitType=cgroup and Type=forking do not go together: leave one out")
+	}
+	if s.Input == "socket" && len(s.Sockets) > 1 {
+		add("StandardInput=socket wants exactly one listener, and there are %d", len(s.Sockets))
+	}
+	return errs
 }
 
 func (s *Service) checkHandoff() []error {
@@ -147,7 +175,7 @@ func (s *Service) checkRestart() []error {
 	if (s.StartLimitInterval == 0) != (s.StartLimitBurst == 0) {
 		add("StartLimitIntervalSec= and StartLimitBurst= limit nothing one without the other: give both (systemd's own are 10s and 5) or neither")
 	}
-	if s.RestartMaxDelay != Defaults().RestartMaxDelay && s.RestartMaxDelay < s.RestartSec {
+	if s.RestartMaxDelay != Defaults().RestartMaxDelay && s.RestartMaxDelay != 0 && s.RestartMaxDelay < s.RestartSec {
 		add("RestartMaxDelaySec=%s is less than RestartSec=%s: raise the one or lower the other", compact(s.RestartMaxDelay), compact(s.RestartSec))
 	}
 	for i := range s.RestartPrevent.Status {
@@ -179,10 +207,19 @@ func (s *Service) checkPlaceholders() []error {
 		}
 		return "", index >= 0 && index < n
 	}
-	for _, text := range slices.Concat(s.Command, s.Env) {
+	for _, text := range slices.Concat(s.arguments(), s.Env) {
 		if _, err := Expand(text, lookup); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	return errs
+}
+
+// arguments are the words of the main commands.
+func (s *Service) arguments() []string {
+	var all []string
+	for _, c := range s.ExecStart() {
+		all = append(all, c.Argv...)
+	}
+	return all
 }

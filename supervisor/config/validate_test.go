@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"strings"
 	"testing"
 )
@@ -85,7 +84,6 @@ func TestValidate(t *testing.T) {
 		{"--listen web=:80", ""},
 		{"--listen web=:80 --handoff fd --env A={fd:web}", ""},
 		{"--listen a=localhost:80 --env A={fd:a:1}", ""},
-		{"--type forking", "Type=exec"},
 		{"--handoff auto,fd", "stands alone"},
 		{"--handoff tableflip,systemd", "exclude"},
 		{"--handoff tableflip,einhorn", ""},
@@ -142,18 +140,14 @@ func TestValidate(t *testing.T) {
 // TestValidateAll looks that one call tells everything.
 func TestValidateAll(t *testing.T) {
 	s := Defaults()
-	s.Type = Forking
+	s.Type = "forkin"
 	s.Handoff = []string{"magic", "tableflip", "systemd"}
 	s.Ready = Ready{Kind: ReadyTCP, Address: "web"}
 	err := s.Validate()
-	for _, want := range []string{"no command", "forking", "magic", "exclude", "names no socket", "interval"} {
+	for _, want := range []string{"no command", "forkin", "magic", "exclude", "names no socket", "interval"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v; want %q in it", err, want)
 		}
-	}
-	var e *UnsupportedError
-	if !errors.As(err, &e) {
-		t.Error("forking is no UnsupportedError")
 	}
 	if err := (&Service{}).Validate(); err == nil {
 		t.Error("the zero service is valid")

@@ -17,7 +17,7 @@ const blanks = " \t\n\r"
 func SplitWords(s string) ([]string, error) {
 	var words []string
 	for rest := strings.TrimLeft(s, blanks); rest != ""; rest = strings.TrimLeft(rest, blanks) {
-		word, after, err := cutWord(rest)
+		word, after, err := cutWord(rest, nil)
 		if err != nil {
 			return nil, fmt.Errorf("cannot split %q into words: %w", s, err)
 		}
@@ -27,8 +27,10 @@ func SplitWords(s string) ([]string, error) {
 	return words, nil
 }
 
-// cutWord takes the first word off s, which does not begin with a blank.
-func cutWord(s string) (word, rest string, err error) {
+// cutWord takes the first word off s, which does not begin with a blank. Where
+// unknown is not nil, an escape that systemd does not know is kept as it is, as
+// systemd does, and unknown is told of it.
+func cutWord(s string, unknown func(error)) (word, rest string, err error) {
 	var b strings.Builder
 	quote := byte(0)
 	for i := 0; i < len(s); {
@@ -38,8 +40,16 @@ func cutWord(s string) (word, rest string, err error) {
 			return "", "", errors.New("there is a NUL byte in it")
 		case c == '\\':
 			n, err := unescape(&b, s[i+1:])
-			if err != nil {
+			switch {
+			case err != nil && unknown == nil, err != nil && i+1 == len(s) && quote != 0:
 				return "", "", err
+			case err != nil:
+				unknown(err)
+				b.WriteByte('\\')
+				if i+1 < len(s) && s[i+1] != 0 {
+					b.WriteByte(s[i+1])
+					n = 1
+				}
 			}
 			i += 1 + n
 			continue
