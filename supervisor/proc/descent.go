@@ -174,7 +174,10 @@ func (w *walk) visit(pid int, parentIn bool) (in, live bool) {
 		return false, false
 	}
 	if !t.judge(pid, s, parentIn, w.self) {
-		return false, true
+		// One that ended while it was looked at had no environment any more: it
+		// may have been a member, and has left its children to us.
+		s, err := t.read.stat(pid)
+		return false, err == nil && !s.dead() && s.memory > 0
 	}
 	t.remember(pid, s)
 	m := member{pid: pid, pidfd: fd, stat: s}

@@ -16,6 +16,7 @@ type stat struct {
 	session int
 	threads int
 	start   uint64 // clock ticks after boot
+	memory  uint64 // virtual, in bytes; 0 from some moment of its end on
 }
 
 // dead says whether nothing of the process runs any more. A leader that
@@ -33,7 +34,7 @@ func parseStat(line []byte) (s stat, err error) {
 	}
 	fields := bytes.Fields(line[i+1:])
 	const first = 3 // proc_pid_stat(5) counts from 1; fields[0] is (3) state
-	if len(fields) <= 22-first || len(fields[0]) != 1 {
+	if len(fields) <= 23-first || len(fields[0]) != 1 {
 		return stat{}, errStat
 	}
 	number := func(n int) (v uint64) {
@@ -50,6 +51,7 @@ func parseStat(line []byte) (s stat, err error) {
 	s = stat{
 		state: fields[0][0], parent: int(number(4)), group: int(number(5)),
 		session: int(number(6)), threads: int(number(20)), start: number(22),
+		memory: number(23),
 	}
 	return s, err
 }

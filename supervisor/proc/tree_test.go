@@ -287,9 +287,9 @@ func FuzzOwnGroup(f *testing.F) {
 }
 
 func TestParseStat(t *testing.T) {
-	line := "77 (a) b ) S 5 6 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 3 0 9876 0 0\n"
+	line := "77 (a) b ) S 5 6 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 3 0 9876 4321 0\n"
 	s, err := parseStat([]byte(line))
-	if want := (stat{'S', 5, 6, 7, 3, 9876}); err != nil || s != want {
+	if want := (stat{'S', 5, 6, 7, 3, 9876, 4321}); err != nil || s != want {
 		t.Errorf("stat is %+v, %v; want %+v", s, err, want)
 	}
 	for i := range strings.Index(line, "9876") {
@@ -300,7 +300,7 @@ func TestParseStat(t *testing.T) {
 }
 
 func FuzzParseStat(f *testing.F) {
-	f.Add([]byte("77 (a) b ) S 5 6 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 3 0 9876 0 0\n"))
+	f.Add([]byte("77 (a) b ) S 5 6 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 3 0 9876 4321 0\n"))
 	f.Fuzz(func(t *testing.T, line []byte) { _, _ = parseStat(line) })
 }
 
