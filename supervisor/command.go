@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"fmt"
 	"strconv"
 	"syscall"
 
@@ -16,10 +15,10 @@ import (
 
 // command is one of the commands around a main process while it runs.
 type command struct {
-	phase      phase
-	line       int
-	pid, pidfd int
-	output     *logs.Output
+	phase   phase
+	line    int
+	process *helper
+	output  *logs.Output
 }
 
 // mainLine is the command line of the main process: the last of ExecStart=.
@@ -37,43 +36,40 @@ func (r *runner) words(line config.ExecLine, env []string) []string {
 // not is an event, too.
 func (r *runner) command(a actCommand) {
 	in := r.own(a.gen)
-	c, err := r.startCommand(in, a)
+	child, out, err := r.startCommand(in, a)
 	if err != nil {
 		r.send(evCommand{gen: a.gen, phase: a.phase, line: a.line, err: err})
 		return
 	}
+	c := &command{phase: a.phase, line: a.line, output: out}
 	in.command = c
-	r.helpers[c.pid] = func(e proc.Exit) {
-		c.output.Drain()
-		if c.pidfd >= 0 {
-			_ = unix.Close(c.pidfd)
-			c.pidfd = -1
-		}
-		r.endOutput(c.output)
+	c.process = r.watchHelper(child.PID, child.PIDFD, func(e proc.Exit) {
+		out.Drain()
+		r.endOutput(out)
 		if in.command == c {
 			in.command = nil
 		}
 		r.send(evCommand{gen: a.gen, phase: a.phase, line: a.line, exit: exitOf(e)})
-	}
+	})
 }
 
-func (r *runner) startCommand(in *instance, a actCommand) (*command, error) {
+func (r *runner) startCommand(in *instance, a actCommand) (*shim.Child, *logs.Output, error) {
 	if err := r.prepare(in); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	line := phaseLines(r.cfg, a.phase)[a.line]
 	env, err := r.environment(in, wire.Plan{})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	env = append(env, r.resultEnv(in, a)...)
 	path, err := shim.LookPath(line.Path, r.cfg.Dir, env)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	out, err := r.newOutput(in)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	spec := shim.New(path, r.words(line, env), env)
 	spec.Files = []int{r.stdin, out.ChildStdout(), out.ChildStderr()}
@@ -90,10 +86,10 @@ func (r *runner) startCommand(in *instance, a actCommand) (*command, error) {
 	out.Started()
 	if err != nil {
 		_ = out.Close()
-		return nil, err
+		return nil, nil, err
 	}
 	_ = unix.Close(child.Report) // a failed exec ends with a status that says so
-	return &command{phase: a.phase, line: a.line, pid: child.PID, pidfd: child.PIDFD, output: out}, nil
+	return child, out, nil
 }
 
 // resultEnv is what a command is told beside the service's environment:
@@ -148,11 +144,7 @@ func (r *runner) endCommand(in *instance, hard bool) {
 	if hard {
 		sig = unix.SIGKILL
 	}
-	err := fmt.Errorf("no pidfd")
-	if c.pidfd >= 0 {
-		err = proc.Signal(c.pidfd, sig)
-	}
-	if err != nil {
+	if err := c.process.signal(sig); err != nil {
 		r.log.Debug("cannot end a command of the unit", "service", r.cfg.Name, "directive", c.phase.String()+"=", "error", err)
 	}
 }

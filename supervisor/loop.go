@@ -7,7 +7,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/supervise/supervise/supervisor/logs"
-	"github.com/supervise/supervise/supervisor/proc"
 	"github.com/supervise/supervise/supervisor/ready"
 )
 
@@ -22,9 +21,9 @@ type loop struct {
 	runners []*runner         // in the order in which they were given
 	order   *order            // who waits for whom
 	mains   map[int]*instance // by pid of a living or unreaped main process
-	helpers map[int]func(proc.Exit)
-	pending []news    // to be given to the machines, in order
-	looks   []*runner // services with lanes that were returned or steered
+	helpers map[int]*helper   // by pid
+	pending []news            // to be given to the machines, in order
+	looks   []*runner         // services with lanes that were returned or steered
 	timers  timers
 	tidy    timer // gives unused memory back
 

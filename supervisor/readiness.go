@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/supervise/supervise/supervisor/config"
 	"github.com/supervise/supervise/supervisor/listen"
 	"github.com/supervise/supervise/supervisor/proc"
@@ -461,11 +463,10 @@ func (r *runner) runHelper(ctx context.Context, argv []string) (int, error) {
 		err error
 	}
 	done := make(chan result, 1)
-	var pidfd int
+	var h *helper
 	r.poll.post(func() {
-		fd, err := r.startHelper(argv, func(e proc.Exit) { done <- result{e: e} })
-		pidfd = fd
-		if err != nil {
+		var err error
+		if h, err = r.startHelper(argv, func(e proc.Exit) { done <- result{e: e} }); err != nil {
 			done <- result{err: err}
 		}
 	})
@@ -477,8 +478,8 @@ func (r *runner) runHelper(ctx context.Context, argv []string) (int, error) {
 			return 0, context.Canceled
 		case <-ctx.Done():
 			r.poll.post(func() {
-				if pidfd >= 0 {
-					_ = proc.Signal(pidfd, 9)
+				if h != nil {
+					_ = h.signal(unix.SIGKILL)
 				}
 			})
 			select {

@@ -48,9 +48,10 @@ func (l *loop) watchSignals(signals <-chan os.Signal) {
 }
 
 const (
-	// reapPause is how long orphans may wait for the next round of reaping when
-	// many die. Main processes are not concerned, they have a pidfd.
-	reapPause = 10 * time.Millisecond
+	// reapPause is how long orphans wait to be reaped, so that many that die
+	// together cost one round and not one each. Whom we started is not concerned:
+	// the loop has a pidfd of each.
+	reapPause = 20 * time.Millisecond
 
 	// noChildPause is how often it is looked for children while there is none:
 	// between a failed start and the next. Orphans that we adopt without having
@@ -64,33 +65,46 @@ const (
 // process it is still in there.
 func (l *loop) watchChildren() {
 	for {
-		have, err := proc.Await()
-		pause := reapPause
+		news, err := proc.Await()
 		switch {
 		case err != nil:
 			l.log.Error("cannot wait for children", "error", err)
 			return
-		case have:
-			done := make(chan struct{})
-			l.poll.post(func() {
-				l.childrenChanged()
-				close(done)
-			})
-			select {
-			case <-done:
-			case <-l.over:
+		case news == proc.NoChild:
+			if !l.pause(noChildPause) {
 				return
 			}
-		default:
-			pause = noChildPause
+			continue
+		case news == proc.ChildEnded:
+			if !l.pause(reapPause) {
+				return
+			}
 		}
-		timer := time.NewTimer(pause)
+		done := make(chan struct{})
+		l.poll.post(func() {
+			l.childrenChanged()
+			close(done)
+		})
 		select {
-		case <-timer.C:
+		case <-done:
 		case <-l.over:
-			timer.Stop()
 			return
 		}
+		if news == proc.ChildStopped && !l.pause(reapPause) { // it may go on and off
+			return
+		}
+	}
+}
+
+// pause waits for d, or is false at the end of the loop. For other goroutines.
+func (l *loop) pause(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-l.over:
+		return false
 	}
 }
 

@@ -85,7 +85,7 @@ func Run(o Options) (int, error) {
 func newLoop(o Options) (*loop, error) {
 	l := &loop{
 		log: o.Log, environ: o.Environ,
-		mains: map[int]*instance{}, helpers: map[int]func(proc.Exit){},
+		mains: map[int]*instance{}, helpers: map[int]*helper{},
 		over: make(chan struct{}),
 	}
 	l.tidy = timer{index: -1, f: func() { l.children.Go(debug.FreeOSMemory) }}
@@ -390,31 +390,25 @@ func makeRunDir(name string) string {
 
 // startHelper starts a command of our own, such as a probe's, with nothing but
 // its standard streams; done gets its exit through the one reaper.
-func (r *runner) startHelper(argv []string, done func(proc.Exit)) (pidfd int, err error) {
+func (r *runner) startHelper(argv []string, done func(proc.Exit)) (*helper, error) {
 	env := append(config.CleanEnv(r.environ), r.cfg.Env...)
 	env = lastWins(env)
 	path, err := shim.LookPath(argv[0], r.cfg.Dir, env)
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
 	spec := shim.New(path, argv, env)
 	spec.Dir, spec.Setpgid, spec.Credential = r.cfg.Dir, true, r.credential
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1, fmt.Errorf("cannot open /dev/null: %w", err)
+		return nil, fmt.Errorf("cannot open /dev/null: %w", err)
 	}
 	defer unix.Close(null)
 	spec.Files = []int{null, null, null}
 	c, err := shim.Start(spec)
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
 	_ = unix.Close(c.Report) // a failed exec ends with a status that says so
-	r.helpers[c.PID] = func(e proc.Exit) {
-		if c.PIDFD >= 0 {
-			_ = unix.Close(c.PIDFD)
-		}
-		done(e)
-	}
-	return c.PIDFD, nil
+	return r.watchHelper(c.PID, c.PIDFD, done), nil
 }

@@ -76,10 +76,15 @@ func (l *loop) reap() {
 			}
 			return
 		}
-		if done := l.helpers[e.PID]; done != nil {
+		if h := l.helpers[e.PID]; h != nil {
 			delete(l.helpers, e.PID)
+			if h.pidfd >= 0 {
+				l.poll.remove(h.pidfd)
+				_ = unix.Close(h.pidfd)
+				h.pidfd = -1
+			}
 			_, _ = proc.Reap(e.PID)
-			done(e)
+			h.done(e)
 			continue
 		}
 		in := l.mains[e.PID]
@@ -101,6 +106,34 @@ const reapBatch = 4096
 
 func (l *loop) isKnown(pid int) bool {
 	return l.mains[pid] != nil || l.helpers[pid] != nil
+}
+
+// helper is a process of ours beside the main ones: a command around one, or a
+// probe's.
+type helper struct {
+	pid, pidfd int // pidfd is -1 when there is none, and when it has ended
+	done       func(proc.Exit)
+}
+
+// watchHelper calls done with the exit of a child that was just started. It owns
+// the pidfd.
+func (l *loop) watchHelper(pid, pidfd int, done func(proc.Exit)) *helper {
+	h := &helper{pid: pid, pidfd: pidfd, done: done}
+	l.helpers[pid] = h
+	if pidfd >= 0 {
+		if err := l.poll.add(pidfd, unix.EPOLLIN, l.reap); err != nil {
+			l.log.Debug("the end of a command will be seen a little late", "pid", pid, "error", err)
+		}
+	}
+	return h
+}
+
+// signal sends sig, to nobody when the helper has ended.
+func (h *helper) signal(sig unix.Signal) error {
+	if h.pidfd < 0 {
+		return unix.ESRCH
+	}
+	return proc.Signal(h.pidfd, sig)
 }
 
 func exitOf(e proc.Exit) Exit {

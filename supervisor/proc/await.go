@@ -7,19 +7,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ChildNews is what Await was woken by.
+type ChildNews int
+
+// What there may be.
+const (
+	NoChild      ChildNews = iota // there is no child at all
+	ChildEnded                    // some child ended: Peek or ReapOrphans tells which
+	ChildStopped                  // some child was stopped or continued: TakeStopped
+)
+
 // Await blocks until some child has ended, stopped or continued, and takes
-// nothing: Peek, ReapOrphans and TakeStopped tell what it was. have is false
-// when there is no child at all. It is for a goroutine of its own, and costs
-// nothing while it blocks; with QuietChildren it takes the place of SIGCHLD.
-func Await() (have bool, err error) {
-	_, err = wait(unix.P_ALL, 0, unix.WEXITED|unix.WSTOPPED|unix.WCONTINUED|unix.WNOWAIT, nil)
-	switch err {
-	case nil:
-		return true, nil
-	case unix.ECHILD:
-		return false, nil
+// nothing: the same child is told again until it is reaped. It is for a
+// goroutine of its own, and costs nothing while it blocks; with QuietChildren it
+// takes the place of SIGCHLD.
+func Await() (ChildNews, error) {
+	info, err := wait(unix.P_ALL, 0, unix.WEXITED|unix.WSTOPPED|unix.WCONTINUED|unix.WNOWAIT, nil)
+	switch {
+	case err == unix.ECHILD:
+		return NoChild, nil
+	case err != nil:
+		return NoChild, fmt.Errorf("cannot wait for children: %w", err)
+	case info.code == cldStopped || info.code == cldContinued:
+		return ChildStopped, nil
 	}
-	return false, fmt.Errorf("cannot wait for children: %w", err)
+	return ChildEnded, nil
 }
 
 // DropStops takes every change of job control that nobody asked for, so that
