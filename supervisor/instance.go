@@ -144,6 +144,7 @@ func (r *runner) start(in *instance) error {
 	in.output.SetPID(in.pid)
 	in.output.Started()
 	r.mains[in.pid] = in
+	in.tree.Rest()
 	return r.watch(in)
 }
 

@@ -29,6 +29,7 @@ type loop struct {
 
 	files map[string]*logs.File // log files, by path; nil while there are none
 
+	pump   *logs.Pump // of all outputs, nil until there is one
 	up     *ready.Upward
 	stdin  int       // of the children: ours for the only service, else /dev/null
 	tty    *terminal // of the only service; nil when there are several

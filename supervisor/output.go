@@ -93,7 +93,14 @@ func (l *loop) closeLogs() {
 
 // newOutput makes what takes the child's words.
 func (r *runner) newOutput(in *instance) (*logs.Output, error) {
+	if r.pump == nil {
+		var err error
+		if r.loop.pump, err = logs.NewPump(); err != nil {
+			return nil, err
+		}
+	}
 	return logs.New(logs.Options{
+		Pump:   r.pump,
 		Stdout: r.place(in, r.places.out, r.places.outLog, 1),
 		Stderr: r.place(in, r.places.err, r.places.errLog, 2),
 		Report: func(err error) { r.outputFails(in, err) },

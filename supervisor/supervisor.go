@@ -104,6 +104,10 @@ func newLoop(o Options) (*loop, error) {
 		l.runners = append(l.runners, members...)
 	}
 	l.order = newOrder(l.runners)
+	if len(l.runners) > spareServices {
+		// Little happens while nothing is started or stopped: collect often.
+		debug.SetGCPercent(25)
+	}
 	var err error
 	if l.poll, err = newPoller(); err != nil {
 		return nil, &StartError{Status: ExitSoftware, Err: err}
@@ -222,6 +226,9 @@ func (l *loop) close() {
 		l.tty.takeBack()
 	}
 	l.children.Wait()
+	if l.pump != nil {
+		_ = l.pump.Close()
+	}
 	l.closeLogs()
 	if err := l.up.Close(); err != nil {
 		l.log.Debug("cannot close the socket to the service manager", "error", err)

@@ -26,6 +26,10 @@ type Options struct {
 	KeepLines int // lines remembered; 0 is DefaultKeepLines, negative none
 	MaxLine   int // bytes remembered of each; 0 is DefaultMaxLine
 
+	// Pump waits for the output while there is none; nil: one of its own. It must
+	// not be closed before the Output.
+	Pump *Pump
+
 	// Report is called from the copying goroutine when a destination begins to
 	// fail or to stall (*StallError), once per stream until it works again, and
 	// then with a *LossError. It may be nil, must not block, and must not call
@@ -42,6 +46,7 @@ type Output struct {
 	lines          *ring
 	eof            chan struct{}
 	dropped        counter
+	pump           *Pump // its own, or nil
 	pid            atomic.Int64
 }
 
@@ -65,6 +70,12 @@ func New(o Options) (*Output, error) {
 	out := &Output{lines: newRing(keep, width), eof: make(chan struct{})}
 
 	var err error
+	if o.Pump == nil && !(o.Stdout.terminal() && o.Stderr.terminal()) {
+		if o.Pump, err = NewPump(); err != nil {
+			return nil, err
+		}
+		out.pump = o.Pump
+	}
 	switch {
 	case o.Stdout.terminal():
 		out.stdout = childEnd{fd: o.Stdout.FD}
@@ -85,11 +96,13 @@ func New(o Options) (*Output, error) {
 			p.abandon()
 		}
 		out.Started()
+		out.closePump()
 		return nil, err
 	}
 	left := newCountdown(len(out.pipes), out.eof)
 	for _, p := range out.pipes {
-		go p.copy(left)
+		p.left = left
+		go p.copy()
 	}
 	return out, nil
 }
@@ -222,5 +235,12 @@ func (out *Output) Close() error {
 	for _, p := range out.pipes {
 		errs = append(errs, p.close())
 	}
+	out.closePump()
 	return errors.Join(errs...)
+}
+
+func (out *Output) closePump() {
+	if out.pump != nil {
+		_ = out.pump.Close() // a second time it is closed already
+	}
 }

@@ -103,7 +103,7 @@ func TestSlowReader(t *testing.T) {
 	p := out.pipes[0]
 	for end := time.Now().Add(deadline); ; time.Sleep(time.Millisecond) {
 		var st [2]int
-		_ = p.raw.Control(func(fd uintptr) { st[0], _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+		st[0], _ = unix.IoctlGetInt(p.fd, unix.TIOCINQ)
 		if st[0] > 60000 && p.unwritten() > 0 {
 			break
 		}

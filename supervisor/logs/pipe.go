@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +24,10 @@ const (
 	closeBound = time.Second
 )
 
+// scratches are what pipes read into: one for each read under way, not one for
+// each pipe.
+var scratches = sync.Pool{New: func() any { return new([chunk]byte) }}
+
 // maxResync is how far the beginning of a line is looked for after output was
 // dropped: what has no lines goes on somewhere.
 const maxResync = 64 << 10
@@ -34,23 +36,26 @@ const maxResync = 64 << 10
 // destination. Reading happens under mu, in the copying goroutine or in drain;
 // only the goroutine writes. It reads no more until what it read is written:
 // that is the back-pressure. While the destination is stalled it reads all the
-// same, and drops.
+// same, and drops. While nothing comes there is no goroutine: the pipe is parked
+// with the Pump, which starts one when there is something to read.
 type pipe struct {
-	r      *os.File
-	raw    syscall.RawConn
+	fd     int // closed when all has been copied and close was called
 	prefix string
 	lines  *ring
 	to     *sink
-	done   chan struct{} // closed when the goroutine has ended
+	done   chan struct{} // closed when all has been copied, or the pipe was closed
+	left   *countdown
+	pump   *Pump
 
 	mu      sync.Mutex
 	tail    *tail
-	buf     []byte // with a prefix: what was just read
 	queue   []byte // read, not yet written
 	held    []byte // with a prefix: a line that has not ended yet
 	midline bool   // with a prefix: a line was too long to hold and has begun
 	busy    int    // bytes being written
 	eof     bool
+	parked  uint64 // number at the pump; 0: the goroutine runs, or has ended
+	closed  bool
 	stalled bool // the destination takes nothing: what is read is dropped
 	resync  int  // after that: how many bytes more may be dropped until a line begins
 	lost    loss
@@ -66,63 +71,68 @@ func newPipe(r int, d dest, prefix string, o Options, out *Output) (*pipe, error
 		unix.Close(r)
 		return nil, err
 	}
-	f := os.NewFile(uintptr(r), "output")
-	raw, err := f.SyscallConn()
-	if err != nil {
-		f.Close()
-		s.close()
-		return nil, fmt.Errorf("cannot read output: %w", err)
-	}
 	return &pipe{
-		r: f, raw: raw, prefix: prefix, lines: out.lines, to: s,
-		tail: out.lines.stream(), done: make(chan struct{}), total: &out.dropped,
+		fd: r, prefix: prefix, lines: out.lines, to: s,
+		tail: out.lines.stream(), done: make(chan struct{}), total: &out.dropped, pump: o.Pump,
 	}, nil
 }
 
-// copy is the goroutine.
-func (p *pipe) copy(left *countdown) {
-	defer close(p.done)
-	defer left.down()
-	defer p.settle()
-	defer p.to.end()
-	for {
-		if !p.write() {
+// copy is the goroutine. It ends when nothing more can come, and when there is
+// nothing now.
+func (p *pipe) copy() {
+	for p.write() {
+		p.mu.Lock()
+		parked := len(p.queue) == 0 && !p.eof && p.read(p.fd, chunk) == 0 && !p.eof && p.park()
+		p.mu.Unlock()
+		if parked {
 			return
 		}
-		// One read of what there is; sleeps until there is something.
-		err := p.raw.Read(func(fd uintptr) bool {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			if len(p.queue) > 0 || p.eof { // drain was here
-				return true
-			}
-			return p.read(int(fd), chunk) != 0 || p.eof
-		})
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			_ = p.r.SetReadDeadline(time.Time{}) // drain woke us
-		} else if err != nil {
-			p.mu.Lock()
-			p.ended()
-			p.mu.Unlock()
-		}
 	}
+	p.through()
+}
+
+// park ends the goroutine until there is something to read. Called with mu held.
+func (p *pipe) park() bool {
+	if p.closed {
+		p.eof = true
+		return false
+	}
+	id, err := p.pump.park(p.fd, p.wake)
+	if err != nil {
+		p.to.report(fmt.Errorf("cannot wait for output: %w", err))
+		p.eof = true
+		return false
+	}
+	p.parked = id
+	return true
+}
+
+// wake starts the goroutine if it is parked.
+func (p *pipe) wake() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.parked == 0 {
+		return // it runs, or has ended: it looks at the queue before it parks
+	}
+	p.pump.unpark(p.parked)
+	p.parked = 0
+	go p.copy()
+}
+
+// through is the end of the copying.
+func (p *pipe) through() {
+	p.to.end()
+	p.settle()
+	p.left.down()
+	close(p.done)
 }
 
 // read takes at most limit bytes into the queue and the ring; 0 if there are
 // none. Called with mu held.
 func (p *pipe) read(fd, limit int) int {
-	limit = min(limit, chunk)
-	// Without a prefix the queue is read into directly.
-	old := len(p.queue)
-	direct := p.prefix == "" && !p.stalled && p.resync == 0
-	var into []byte
-	if direct {
-		p.queue = slices.Grow(p.queue, limit)
-		into = p.queue[old : old+limit]
-	} else {
-		p.buf = slices.Grow(p.buf, limit)
-		into = p.buf[:limit]
-	}
+	scratch := scratches.Get().(*[chunk]byte)
+	defer scratches.Put(scratch)
+	into := scratch[:min(limit, chunk)]
 	for {
 		n, err := unix.Read(fd, into)
 		switch {
@@ -136,8 +146,6 @@ func (p *pipe) read(fd, limit int) int {
 		}
 		p.lines.write(p.tail, into[:n])
 		switch {
-		case direct:
-			p.queue = p.queue[:old+n]
 		case p.stalled:
 			p.lost.add(into[:n])
 		default:
@@ -224,12 +232,11 @@ func (p *pipe) write() bool {
 		if p.lost.add(left); len(left) == 0 && p.resync == 0 {
 			p.settleLocked() // it works again
 		}
-		if spare = out; cap(spare) > 4*chunk {
-			spare = nil // a drain made it large
-		}
+		spare = out
 	}
-	if spare != nil {
-		p.queue = spare[:0]
+	p.queue = nil // nothing is kept while nothing comes: there may be thousands of pipes
+	if p.held = p.held[:len(p.held):len(p.held)]; len(p.held) == 0 {
+		p.held = nil
 	}
 	for _, w := range p.waiters {
 		close(w)
@@ -256,11 +263,8 @@ func (p *pipe) stall(left []byte) {
 	p.held = p.held[:0]
 	p.mu.Unlock()
 	p.to.report(&StallError{For: p.to.patience})
-	err := p.raw.Control(p.stalling)
+	p.stalling()
 	p.mu.Lock()
-	if err != nil { // closed meanwhile
-		p.to.gone, p.to.left = true, true
-	}
 	p.stalled = false
 	if p.lost.bytes > 0 {
 		if p.resync = maxResync; unended {
@@ -269,11 +273,11 @@ func (p *pipe) stall(left []byte) {
 	}
 }
 
-// stalling is the wait of stall. source is open until it returns.
-func (p *pipe) stalling(source uintptr) {
+// stalling is the wait of stall.
+func (p *pipe) stalling() {
 	for {
 		p.mu.Lock()
-		from := int(source)
+		from := p.fd
 		if p.eof {
 			from = -1
 		}
@@ -284,7 +288,7 @@ func (p *pipe) stalling(source uintptr) {
 			return
 		case waitSource:
 			p.mu.Lock()
-			p.read(int(source), chunk)
+			p.read(p.fd, chunk)
 			p.mu.Unlock()
 		case waitDest:
 			p.mu.Lock()
@@ -317,29 +321,23 @@ func (p *pipe) settleLocked() {
 // drain reads all that is in the pipe now. It stops at what was there when it
 // began, for a grandchild may write faster than we read.
 func (p *pipe) drain() {
-	err := p.raw.Control(func(fd uintptr) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		n, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
-		if err != nil {
-			return
-		}
-		for n > 0 && !p.eof && len(p.queue) < maxDrained {
-			got := p.read(int(fd), n)
+	p.mu.Lock()
+	if !p.closed {
+		n, err := unix.IoctlGetInt(p.fd, unix.TIOCINQ)
+		for err == nil && n > 0 && !p.eof && len(p.queue) < maxDrained {
+			got := p.read(p.fd, n)
 			if got == 0 {
 				break
 			}
 			n -= got
 		}
-	})
-	if err == nil {
+	}
+	queued := len(p.queue) > 0
+	p.mu.Unlock()
+	if queued {
 		p.wake()
 	}
 }
-
-// wake lets the goroutine look at the queue if it sleeps in read. A past deadline
-// stays until the goroutine has seen it, so no wake-up is lost.
-func (p *pipe) wake() { _ = p.r.SetReadDeadline(time.Unix(1, 0)) }
 
 // flushed is closed when the queue is empty and nothing is being written. It
 // ends a held line.
@@ -366,26 +364,33 @@ func (p *pipe) unwritten() int {
 	return len(p.queue) + p.busy
 }
 
-// close ends the goroutine, wherever it is. One that the kernel holds in a write
-// to a shared blocking destination is left to itself.
+// close ends the copying, wherever it is. A goroutine that the kernel holds in a
+// write to a shared blocking destination is left to itself.
 func (p *pipe) close() error {
-	p.to.stop()
-	err := p.r.Close() // wakes the reader with os.ErrClosed
-	if errors.Is(err, os.ErrClosed) {
-		return nil // closed before
+	p.mu.Lock()
+	before := p.closed
+	p.closed = true
+	p.mu.Unlock()
+	if before {
+		return nil
 	}
+	p.to.stop()
+	p.wake() // it ends then
 	select {
 	case <-p.done:
 		p.to.close()
+		if err := unix.Close(p.fd); err != nil {
+			return fmt.Errorf("cannot close output: %w", err)
+		}
+		return nil
 	case <-time.After(closeBound):
-		err = errors.Join(err, errors.New("cannot end output: a write does not return"))
+		return errors.New("cannot end output: a write does not return")
 	}
-	return err
 }
 
 // abandon gives back what newPipe made, when no goroutine was started.
 func (p *pipe) abandon() {
-	p.r.Close()
+	_ = unix.Close(p.fd)
 	p.to.close()
 }
 

@@ -21,7 +21,8 @@ type Line struct {
 // that a talkative child costs no garbage.
 type ring struct {
 	mu      sync.Mutex
-	lines   []slot // next is the oldest once all are used
+	lines   []slot // next is the oldest once all are used; made when there is a first line
+	keep    int    // how many there are
 	next    int
 	used    int
 	bytes   int
@@ -43,7 +44,7 @@ type tail struct {
 }
 
 func newRing(lines, width int) *ring {
-	return &ring{lines: make([]slot, max(lines, 0)), width: width}
+	return &ring{keep: max(lines, 0), width: width}
 }
 
 // stream registers a stream.
@@ -57,7 +58,7 @@ func (r *ring) stream() *tail {
 
 // write takes in what a stream said.
 func (r *ring) write(t *tail, b []byte) {
-	if len(r.lines) == 0 || len(b) == 0 {
+	if r.keep == 0 || len(b) == 0 {
 		return
 	}
 	now := time.Now()
@@ -65,7 +66,7 @@ func (r *ring) write(t *tail, b []byte) {
 	defer r.mu.Unlock()
 	// Of a large piece only the last lines will stay: find where they begin.
 	from := len(b)
-	for range len(r.lines) + 1 {
+	for range r.keep + 1 {
 		i := bytes.LastIndexByte(b[:from], '\n')
 		if from = i; i < 0 {
 			break
@@ -95,6 +96,9 @@ func (r *ring) write(t *tail, b []byte) {
 
 func (r *ring) push(at time.Time, line []byte) {
 	r.count++
+	if r.lines == nil {
+		r.lines = make([]slot, r.keep)
+	}
 	s := &r.lines[r.next]
 	if r.used == len(r.lines) {
 		r.bytes -= len(s.text)

@@ -60,10 +60,13 @@ func parseStat(line []byte) (s stat, err error) {
 // os.File, of which a chase would pay thousands.
 type reader struct{ buf []byte }
 
+// readerSize is enough for stat and for most lists of pids.
+const readerSize = 1 << 10
+
 // file returns the content of path, valid until the next call.
 func (r *reader) file(path string) ([]byte, error) {
-	if r.buf == nil {
-		r.buf = make([]byte, 16<<10)
+	if len(r.buf) != readerSize { // none yet, or grown by a large file
+		r.buf = make([]byte, readerSize)
 	}
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -314,3 +314,7 @@ func (t *Tree) Close() error {
 	t.group = nil
 	return nil
 }
+
+// Rest gives back what is needed only while the tree is looked at. There may be
+// thousands of trees.
+func (t *Tree) Rest() { t.read = reader{} }

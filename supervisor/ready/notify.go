@@ -104,8 +104,6 @@ func ListenNotify(dir, name string) (*Notify, error) {
 		}
 	}
 	n.fd = fd
-	n.buf = make([]byte, maxDatagram+1)
-	n.oob = make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(maxFiles*4))
 	return n, nil
 }
 
@@ -123,6 +121,10 @@ func (n *Notify) Recv() (Message, bool, error) {
 		size, oobn, flags int
 		err               error
 	)
+	if n.buf == nil { // only while there is something to hear: there may be thousands of services
+		n.buf = make([]byte, maxDatagram+1)
+		n.oob = make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(maxFiles*4))
+	}
 	for {
 		// MSG_CMSG_CLOEXEC, so that no received fd can leak into a child
 		// that is forked meanwhile.
@@ -132,6 +134,7 @@ func (n *Notify) Recv() (Message, bool, error) {
 		}
 	}
 	if err == unix.EAGAIN {
+		n.buf, n.oob = nil, nil
 		return Message{}, false, nil
 	}
 	if err != nil {
