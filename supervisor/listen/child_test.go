@@ -46,6 +46,33 @@ func child(play string) int {
 				}
 			}
 		}()
+	case "fussy": // the listener in one epoll set as usual and in another as exclusive; a line takes it out of both
+		var sets [2]int
+		for i, exclusive := range []uint32{0, unix.EPOLLEXCLUSIVE} {
+			var err error
+			if sets[i], err = unix.EpollCreate1(0); err != nil {
+				fmt.Println(err)
+				return 1
+			}
+			if err := unix.EpollCtl(sets[i], unix.EPOLL_CTL_ADD, 3, &unix.EpollEvent{Events: unix.EPOLLIN | exclusive, Fd: 3}); err != nil {
+				fmt.Println(err)
+				return 1
+			}
+		}
+		fmt.Println("ready")
+		buf := make([]byte, 1)
+		for {
+			if n, _ := os.Stdin.Read(buf); n == 0 {
+				return 0
+			}
+			events := make([]unix.EpollEvent, 1)
+			var said []string
+			for _, ep := range sets {
+				n, err := unix.EpollWait(ep, events, 0)
+				said = append(said, fmt.Sprint(n, " ", err, " ", unix.EpollCtl(ep, unix.EPOLL_CTL_DEL, 3, nil)))
+			}
+			fmt.Println(strings.Join(said, "; "))
+		}
 	case "numbers": // the listener under many numbers in one epoll set; each line asks how many events there are
 		ep, err := unix.EpollCreate1(0)
 		if err != nil {

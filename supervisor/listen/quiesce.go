@@ -35,9 +35,11 @@ type item struct {
 	event    unix.EpollEvent
 }
 
-// Quiesce takes listeners out of the epoll sets of processes, so that they stop
+// Quiesce silences listeners in the epoll sets of processes, so that they stop
 // to accept without knowing. It is for what cannot have lanes. A process that
-// was just told of a connection may take that one still.
+// was just told of a connection may take that one still. The listeners stay in
+// the sets, with no events: a process that takes one out itself, when it is told
+// to stop, finds it there, and some do not live without (Dovecot).
 //
 // pids are the processes of the old generation; inodes those of the listeners
 // (Lane.Inode). It needs ptrace permission on the processes (pidfd_getfd(2)).
@@ -60,8 +62,10 @@ func Quiesce(pids []int, inodes []uint64) (*Quiesced, error) {
 	done := 0
 	err := onThrowAwayThread(func() error {
 		for _, i := range q.items {
-			// ENOENT: another process shares the set and went first.
-			if err := i.control(unix.EPOLL_CTL_DEL); err != nil && err != unix.ENOENT {
+			silent := i.event
+			silent.Events = 0
+			// ENOENT: the process has taken it out itself meanwhile.
+			if err := i.set(silent); err != nil && err != unix.ENOENT {
 				return err
 			}
 			done++
@@ -71,22 +75,21 @@ func Quiesce(pids []int, inodes []uint64) (*Quiesced, error) {
 	if err != nil {
 		rest := q.items[done:]
 		q.items = q.items[:done]
-		err = errors.Join(fmt.Errorf("cannot take a listener out of an epoll set: %w", err), q.Undo())
+		err = errors.Join(fmt.Errorf("cannot silence a listener in an epoll set: %w", err), q.Undo())
 		(&Quiesced{items: rest}).Close()
 		return nil, err
 	}
 	return q, nil
 }
 
-// Undo puts the listeners back, for a rollout that was given up, and closes q.
-// A process that took one out itself meanwhile has it again: harmless, it is told
-// of connections that it does not want.
+// Undo gives the listeners their events again, for a rollout that was given up,
+// and closes q. What a process took out itself meanwhile stays out.
 func (q *Quiesced) Undo() error {
 	err := onThrowAwayThread(func() error {
 		var errs []error
 		for _, i := range q.items {
-			if err := i.control(unix.EPOLL_CTL_ADD); err != nil && err != unix.EEXIST {
-				errs = append(errs, fmt.Errorf("cannot put a listener back into an epoll set: %w", err))
+			if err := i.set(i.event); err != nil && err != unix.ENOENT {
+				errs = append(errs, fmt.Errorf("cannot give a listener its events in an epoll set again: %w", err))
 			}
 		}
 		return errors.Join(errs...)
@@ -271,10 +274,23 @@ func onThrowAwayThread(f func() error) error {
 	return <-result
 }
 
+// set gives the listener these events in the set, if it is in it. The kernel
+// lets nobody change one that is exclusive: that is taken out and put in anew.
+// On a throw-away thread only.
+func (i *item) set(event unix.EpollEvent) error {
+	if i.event.Events&unix.EPOLLEXCLUSIVE == 0 {
+		return i.control(unix.EPOLL_CTL_MOD, event)
+	}
+	if err := i.control(unix.EPOLL_CTL_DEL, event); err != nil {
+		return err
+	}
+	return i.control(unix.EPOLL_CTL_ADD, event)
+}
+
 // control does epoll_ctl(2) as if our copy of the listener had the number
 // under which the process registered it, for the kernel's key is file and
 // number. On a throw-away thread only.
-func (i *item) control(op int) error {
+func (i *item) control(op int, event unix.EpollEvent) error {
 	// Helpers go above the number, to survive the dup3.
 	high := i.number + 1
 	var helpers []int
@@ -305,7 +321,6 @@ func (i *item) control(op int) error {
 	if err != nil {
 		return err
 	}
-	event := i.event
 	if e := swapped(uintptr(ep), uintptr(op), uintptr(i.number), uintptr(listener), saved, unsafe.Pointer(&event)); e != 0 {
 		return e
 	}

@@ -143,6 +143,36 @@ func TestQuiesceWithoutEpoll(t *testing.T) {
 	q.Close()
 }
 
+// A process that takes the listener out of its sets itself finds it there.
+func TestQuiescedStaysInTheSet(t *testing.T) {
+	for _, undone := range []bool{false, true} {
+		s := open(t, ip("tcp", "127.0.0.1:0"))
+		l := lend(t, s)
+		pid, ask := start(t, "fussy", l)
+		dial(t, s.Sockets()[0])
+		q, err := Quiesce([]int{pid}, []uint64{l.Inode()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer q.Close()
+		want := "0 <nil> <nil>; 0 <nil> <nil>"
+		if undone {
+			if err := q.Undo(); err != nil {
+				t.Fatal(err)
+			}
+			want = "1 <nil> <nil>; 1 <nil> <nil>"
+		}
+		if got := ask(); got != want {
+			t.Errorf("undone %v: events and what epoll_ctl says: %q, want %q", undone, got, want)
+		}
+		if !undone {
+			if err := q.Undo(); err != nil {
+				t.Error("what the process took out:", err)
+			}
+		}
+	}
+}
+
 // A listener is registered under every small number, also those that are the
 // runtime's own here: each is found, and this process survives it.
 func TestQuiesceAllNumbers(t *testing.T) {
