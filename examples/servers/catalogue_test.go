@@ -1,129 +1,123 @@
 package servers
 
 import (
-	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
-	"runtime"
-	"strconv"
+	"strings"
 	"testing"
 )
 
-// python is the system's, to which Debian's packages belong.
-const python = "/usr/bin/python3"
-
-// server is one that binds for itself.
+// server is one row of the table.
 type server struct {
-	name  string // of the test
-	title string // in the table
-	needs []string
+	run   string   // the script that runs it, as a user would
+	title string   // in the table
+	needs []string // programs and files beside supervise
 	tells []string // the command that prints its version, on its first line
 
-	command    func(p *place) []string
-	killSignal string // TERM when empty
-	ping       bool   // speaks no HTTP but redis
+	module string // of Go that it is built from: see build
+	talk   *talk  // nil: HTTP
+	rate   int    // new connections a second, at most; 0: as -rate says
+	alone  bool   // two generations cannot overlap: a reload stops one and then starts the next
+	stays  bool   // the same, and nothing tells supervise of it: no reload
 }
+
+// name is that of the test: "nginx", "nginx.env".
+func (s *server) name() string {
+	folder, script, _ := strings.Cut(s.run, "/")
+	return folder + strings.TrimPrefix(script, "run")
+}
+
+// python3 is the system's, to which Debian's packages belong.
+const python3 = "/usr/bin/python3"
+
+func version(words ...string) []string { return words }
+
+// ofPython asks for the version of an installed package.
+func ofPython(name string) []string {
+	return version(python3, "-c", "from importlib.metadata import version; print(version('"+name+"'))")
+}
+
+var (
+	goVersion  = version("go", "env", "GOVERSION")
+	javaTells  = version("java", "--version")
+	nodeTells  = version("node", "--version")
+	nginxTells = version("nginx", "-v")
+)
+
+// dist is where Debian's packages put modules of Python.
+const dist = "/usr/lib/python3/dist-packages/"
+
+// Servers that Debian has not, or has too old.
+const (
+	caddy   = "github.com/caddyserver/caddy/v2@v2.11.9"
+	traefik = "github.com/traefik/traefik/v3@v3.5.3"
+	coredns = "github.com/coredns/coredns@v1.12.4"
+)
 
 var servers = []server{
-	{name: "go", title: "Go net/http, static", needs: []string{"go"}, tells: []string{"go", "env", "GOVERSION"}, command: goServer("")},
-	{name: "go386", title: "Go net/http, GOARCH=386", needs: []string{"go"}, tells: []string{"go", "env", "GOVERSION"}, command: goServer("386")},
-	{name: "node", title: "Node http", needs: []string{"node"}, tells: []string{"node", "--version"}, command: script("node", "node/server.js")},
-	{name: "nodecluster", title: "Node cluster, 2 workers", needs: []string{"node"}, tells: []string{"node", "--version"}, command: script("node", "nodecluster/server.js")},
-	{name: "pythonhttp", title: "Python ThreadingHTTPServer, shutdown() on TERM", needs: []string{python}, tells: []string{python, "--version"}, command: script(python, "pythonhttp/server.py")},
-	{name: "pythonplain", title: "python -m http.server, killed by TERM", needs: []string{python}, tells: []string{python, "--version"}, command: func(p *place) []string {
-		return []string{python, "-m", "http.server", "--bind", "127.0.0.1", "--directory", p.empty(), strconv.Itoa(p.port)}
-	}},
-	{name: "asyncio", title: "Python asyncio", needs: []string{python}, tells: []string{python, "--version"}, command: script(python, "asyncio/server.py")},
-	{name: "uvicorn", title: "uvicorn", needs: []string{python}, tells: []string{python, "-m", "uvicorn", "--version"}, command: func(p *place) []string {
-		if said, err := exec.Command(python, "-m", "uvicorn", "--version").CombinedOutput(); err != nil {
-			p.t.Skipf("uvicorn: %v: %s", err, said)
-		}
-		return []string{python, "-m", "uvicorn", "--host", "127.0.0.1", "--port", strconv.Itoa(p.port), "--log-level", "warning", "--app-dir", abs(p, "uvicorn"), "app:app"}
-	}},
-	{name: "webrick", title: "Ruby WEBrick", needs: []string{"ruby"}, tells: []string{"ruby", "--version"}, command: func(p *place) []string {
-		if said, err := exec.Command("ruby", "-e", `require "webrick"`).CombinedOutput(); err != nil {
-			p.t.Skipf("webrick: %v: %s", err, said)
-		}
-		return script("ruby", "webrick/server.rb")(p)
-	}},
-	{name: "php", title: "PHP built-in server", needs: []string{"php"}, tells: []string{"php", "--version"}, command: func(p *place) []string {
-		return []string{"php", "-S", p.addr(), "-t", abs(p, "php")}
-	}},
-	{name: "nginx", title: "nginx, 2 workers", needs: []string{"nginx"}, tells: []string{"nginx", "-v"}, killSignal: "QUIT", command: nginx("")},
-	{name: "nginxreuseport", title: "nginx, 2 workers, `reuseport`", needs: []string{"nginx"}, tells: []string{"nginx", "-v"}, killSignal: "QUIT", command: nginx("reuseport")},
-	{name: "javahttp", title: "Java com.sun.net.httpserver, stop hook", needs: []string{"java", "javac"}, tells: []string{"java", "--version"}, command: java("javahttp")},
-	{name: "javablocking", title: "Java ServerSocket, blocking", needs: []string{"java", "javac"}, tells: []string{"java", "--version"}, command: java("javablocking")},
-	{name: "redis", title: "redis-server, PING", needs: []string{"redis-server"}, tells: []string{"redis-server", "--version"}, ping: true, command: func(p *place) []string {
-		return []string{"redis-server", p.fill("redis/redis.conf")}
-	}},
-	{name: "cblocking", title: "C, blocking accept(2), killed by TERM", needs: []string{"cc"}, tells: []string{"cc", "--version"}, command: func(p *place) []string {
-		bin := filepath.Join(p.dir, "cblocking")
-		if said, err := exec.Command("cc", "-O1", "-o", bin, "cblocking/server.c").CombinedOutput(); err != nil {
-			p.t.Fatalf("cc: %v: %s", err, said)
-		}
-		return []string{bin, strconv.Itoa(p.port)}
-	}},
+	{run: "gohttp/run", title: "Go net/http, static", needs: []string{"go"}, tells: goVersion},
+	{run: "gohttp/run.386", title: "Go net/http, GOARCH=386", needs: []string{"go", amd64}, tells: goVersion},
+	{run: "node/run", title: "Node http", needs: []string{"node"}, tells: nodeTells},
+	{run: "node/run.fd", title: "Node http, `listen({fd})`", needs: []string{"node"}, tells: nodeTells},
+	{run: "nodecluster/run", title: "Node cluster, 2 workers", needs: []string{"node"}, tells: nodeTells},
+	{run: "nodecluster/run.fd", title: "Node cluster, `listen({fd})`", needs: []string{"node"}, tells: nodeTells},
+	{run: "pythonhttp/run", title: "Python ThreadingHTTPServer, shutdown() on TERM", needs: []string{python3}, tells: version(python3, "--version")},
+	{run: "pythonhttp/run.plain", title: "python -m http.server, killed by TERM", needs: []string{python3}, tells: version(python3, "--version")},
+	{run: "asyncio/run", title: "Python asyncio", needs: []string{python3}, tells: version(python3, "--version")},
+	{run: "uvicorn/run", title: "uvicorn", needs: []string{"uvicorn"}, tells: version("uvicorn", "--version")},
+	{run: "uvicorn/run.fd", title: "uvicorn, `--fd`", needs: []string{"uvicorn"}, tells: version("uvicorn", "--version")},
+	{run: "gunicorn/run", title: "gunicorn, 2 sync workers", needs: []string{"gunicorn"}, tells: version("gunicorn", "--version")},
+	{run: "gunicorn/run.threads", title: "gunicorn, 2 workers of 4 threads", needs: []string{"gunicorn"}, tells: version("gunicorn", "--version")},
+	{run: "gunicorn/run.uvicorn", title: "gunicorn, 2 uvicorn workers", needs: []string{"gunicorn", dist + "uvicorn"}, tells: version("gunicorn", "--version")},
+	{run: "gunicorn/run.bind", title: "gunicorn, 2 sync workers", needs: []string{"gunicorn"}, tells: version("gunicorn", "--version")},
+	{run: "hypercorn/run", title: "hypercorn", needs: []string{"hypercorn"}, tells: ofPython("hypercorn")},
+	{run: "daphne/run", title: "daphne", needs: []string{python3, dist + "daphne"}, tells: ofPython("daphne")},
+	{run: "twisted/run", title: "Twisted web", needs: []string{"twistd3"}, tells: version("twistd3", "--version")},
+	{run: "uwsgi/run", title: "uWSGI, master and 2 workers", needs: []string{"uwsgi", "/usr/lib/uwsgi/plugins/python3_plugin.so"}, tells: version("uwsgi", "--version")},
+	{run: "webrick/run", title: "Ruby WEBrick", needs: []string{"ruby", "/var/lib/dpkg/info/ruby-webrick.list"}, tells: version("ruby", "--version")},
+	{run: "puma/run", title: "Puma", needs: []string{"puma"}, tells: version("puma", "--version")},
+	{run: "puma/run.cluster", title: "Puma, 2 workers", needs: []string{"puma"}, tells: version("puma", "--version")},
+	{run: "puma/run.bind", title: "Puma", needs: []string{"puma"}, tells: version("puma", "--version")},
+	{run: "unicorn/run", title: "Unicorn", needs: []string{"unicorn"}, tells: version("unicorn", "--version")},
+	{run: "starman/run", title: "Starman, 2 workers", needs: []string{"starman", "/usr/share/perl5/Net/Server/SS/PreFork.pm"}, tells: version("starman", "--version")},
+	{run: "starlet/run", title: "Starlet, 4 workers", needs: []string{"plackup", "/usr/share/perl5/Plack/Handler/Starlet.pm"}, tells: version("perl", "-MStarlet", "-e", "print Starlet->VERSION")},
+	{run: "php/run", title: "PHP built-in server", needs: []string{"php"}, tells: version("php", "--version")},
+	{run: "phpfpm/run", title: "PHP-FPM, FastCGI", needs: []string{"php-fpm8.2"}, tells: version("php-fpm8.2", "--version"), talk: &fastCGI},
+	{run: "phpfpm/run.bind", title: "PHP-FPM, FastCGI", needs: []string{"php-fpm8.2"}, tells: version("php-fpm8.2", "--version"), talk: &fastCGI},
+	{run: "nginx/run", title: "nginx, 2 workers", needs: []string{"nginx"}, tells: nginxTells},
+	{run: "nginx/run.reuseport", title: "nginx, 2 workers, `reuseport`", needs: []string{"nginx"}, tells: nginxTells},
+	{run: "nginx/run.env", title: "nginx, 2 workers", needs: []string{"nginx"}, tells: nginxTells},
+	{run: "haproxy/run", title: "HAProxy, master and worker", needs: []string{"haproxy"}, tells: version("haproxy", "-v")},
+	{run: "haproxy/run.bind", title: "HAProxy, master and worker", needs: []string{"haproxy"}, tells: version("haproxy", "-v")},
+	{run: "apache/run", title: "Apache httpd, event", needs: []string{"apache2"}, tells: version("apache2", "-v")},
+	{run: "lighttpd/run", title: "lighttpd", needs: []string{"lighttpd"}, tells: version("lighttpd", "-v")},
+	{run: "lighttpd/run.bind", title: "lighttpd", needs: []string{"lighttpd"}, tells: version("lighttpd", "-v")},
+	{run: "caddy/run", title: "Caddy", module: caddy},
+	{run: "caddy/run.bind", title: "Caddy", module: caddy},
+	{run: "traefik/run", title: "Traefik", module: traefik},
+	{run: "coredns/run", title: "CoreDNS, DNS over TCP", module: coredns, talk: &dns},
+	{run: "javahttp/run", title: "Java com.sun.net.httpserver, stop hook", needs: []string{"java", "javac"}, tells: javaTells},
+	{run: "javablocking/run", title: "Java ServerSocket, blocking", needs: []string{"java", "javac"}, tells: javaTells},
+	{run: "javainherited/run", title: "Java System.inheritedChannel()", needs: []string{"java", "javac"}, tells: javaTells},
+	{run: "redis/run", title: "redis-server, PING", needs: []string{"redis-server"}, tells: version("redis-server", "--version"), talk: &redis},
+	{run: "openssh/run", title: "OpenSSH, banner", needs: []string{"/usr/sbin/sshd", asRoot}, tells: version("ssh", "-V"), talk: &ssh, rate: 20},
+	{run: "openssh/run.bind", title: "OpenSSH, banner", needs: []string{"/usr/sbin/sshd", asRoot}, tells: version("ssh", "-V"), talk: &ssh, rate: 20},
+	{run: "dovecot/run", title: "Dovecot, IMAP greeting", needs: []string{"dovecot", asRoot}, tells: version("dovecot", "--version"), talk: &imap, rate: 100, alone: true},
+	{run: "mariadb/run", title: "MariaDB, greeting", needs: []string{"mariadbd", "mysql_install_db"}, tells: version("mariadbd", "--version"), talk: &mysql, rate: 100, stays: true},
+	{run: "cblocking/run", title: "C, blocking accept(2), killed by TERM", needs: []string{"cc"}, tells: version("cc", "--version")},
 }
 
-func goServer(goarch string) func(p *place) []string {
-	return func(p *place) []string {
-		if goarch == "386" && runtime.GOARCH != "amd64" {
-			p.t.Skip("this machine does not run 386 programs")
-		}
-		bin := filepath.Join(p.dir, "gohttp")
-		if err := goBuild(bin, "./gohttp", goarch); err != nil {
-			p.t.Fatal(err)
-		}
-		return []string{bin, p.addr()}
-	}
-}
-
-// script is a program that runs a file of this folder on a port.
-func script(program, file string) func(p *place) []string {
-	return func(p *place) []string { return []string{program, abs(p, file), strconv.Itoa(p.port)} }
-}
-
-func nginx(options string) func(p *place) []string {
-	return func(p *place) []string {
-		return []string{"nginx", "-p", p.dir, "-e", filepath.Join(p.dir, "error.log"), "-c", p.fill("nginx/nginx.conf", "{options}", options)}
-	}
-}
-
-func java(folder string) func(p *place) []string {
-	return func(p *place) []string {
-		if said, err := exec.Command("javac", "-d", p.dir, filepath.Join(folder, "Server.java")).CombinedOutput(); err != nil {
-			p.t.Fatalf("javac: %v: %s", err, said)
-		}
-		// As few threads and as little memory as a test needs, beside another of its kind.
-		return []string{"java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx32m", "-cp", p.dir, "Server", strconv.Itoa(p.port)}
-	}
-}
-
-func abs(p *place, path string) string {
-	a, err := filepath.Abs(path)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return a
-}
-
-// empty is a folder with nothing in it.
-func (p *place) empty() string {
-	dir := filepath.Join(p.dir, "empty")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		p.t.Fatal(err)
-	}
-	return dir
-}
-
-// version is what the program says of itself.
+// version is what the program says of itself, or that of its module.
 func (s *server) version(t *testing.T) string {
-	said, err := exec.Command(s.tells[0], s.tells[1:]...).CombinedOutput()
-	if err != nil {
-		t.Skipf("%s: %v", s.tells[0], err)
+	if _, v, ok := strings.Cut(s.module, "@v"); ok {
+		return v
 	}
-	return versionNumber.FindString(string(said))
+	said, err := exec.Command(s.tells[0], s.tells[1:]...).CombinedOutput()
+	if number := versionNumber.FindString(string(said)); err == nil && number != "" {
+		return number
+	}
+	t.Errorf("%q says no version: %v: %s", s.tells, err, said)
+	return ""
 }
 
 // versionNumber is the first number with a dot in it.

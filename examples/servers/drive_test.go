@@ -17,46 +17,54 @@ import (
 )
 
 // between is how many answers there are at least from one rollout, crash or
-// restart to the next.
-const between = 40
+// restart to the next: those of a tenth of a second.
+func (p *place) between() int64 {
+	if p.rate == 0 {
+		return 40
+	}
+	return int64(max(p.rate/10, 4))
+}
 
 // rollOut does n rollouts under load.
-func rollOut(t *testing.T, p *place, s server, sup *supervised, n int) outcome {
+func rollOut(t *testing.T, p *place, sup *supervised, n int) outcome {
 	t.Helper()
-	w := startTraffic(t, p, s)
+	w := startTraffic(t, p)
 	for i := 1; i <= n; i++ {
 		w.more(t, sup)
 		w.mark("rollout", i)
-		sup.rollOut(t)
+		sup.rollOut(t, p.alone)
 	}
 	w.more(t, sup)
 	return w.end(nil)
 }
 
 // crashIt kills the main process n times under load.
-func crashIt(t *testing.T, p *place, s server, sup *supervised, n int) outcome {
+func crashIt(t *testing.T, p *place, sup *supervised, n int) outcome {
 	t.Helper()
-	w := startTraffic(t, p, s)
+	w := startTraffic(t, p)
 	var deaths []death
 	for i := 1; i <= n; i++ {
 		w.more(t, sup)
 		w.mark("crash", i)
-		deaths = append(deaths, sup.crash(t, p.port))
+		deaths = append(deaths, sup.crash(t, p))
 	}
 	w.more(t, sup)
 	return w.end(deaths)
 }
 
 // restartIt stops and starts the server n times under load, with no supervise.
-func restartIt(t *testing.T, p *place, s server, argv []string, n int) outcome {
+func restartIt(t *testing.T, p *place, n int) outcome {
 	t.Helper()
-	c := &control{p: p, argv: argv, signal: unix.SIGTERM}
-	if s.killSignal != "" {
-		c.signal = unix.SignalNum("SIG" + s.killSignal)
+	if p.command.told() != "bind(2)" {
+		return outcome{}
+	}
+	c := &control{
+		p: p, signal: unix.SignalNum("SIG" + p.command.flag("--kill-signal", "TERM")),
+		mainOnly: p.command.flag("--kill-mode", "control-group") != "control-group",
 	}
 	c.start(t)
 	defer c.stop(t)
-	w := startTraffic(t, p, s)
+	w := startTraffic(t, p)
 	for i := 1; i <= n; i++ {
 		w.more(t, c)
 		w.mark("restart", i)
@@ -69,11 +77,11 @@ func restartIt(t *testing.T, p *place, s server, argv []string, n int) outcome {
 
 // control is the server without us.
 type control struct {
-	p      *place
-	argv   []string
-	signal syscall.Signal
-	cmd    *exec.Cmd
-	ended  chan struct{}
+	p        *place
+	signal   syscall.Signal
+	mainOnly bool
+	cmd      *exec.Cmd
+	ended    chan struct{}
 }
 
 func (c *control) start(t *testing.T) {
@@ -83,7 +91,8 @@ func (c *control) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	c.cmd = exec.Command(c.argv[0], c.argv[1:]...)
+	c.cmd = exec.Command(c.p.command.argv[0], c.p.command.argv[1:]...)
+	c.cmd.Dir, c.cmd.Env = c.p.dir, c.p.command.env
 	c.cmd.Stdout, c.cmd.Stderr = log, log
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL} // a group of its own, to be signalled as one
 	if err := built.starter.start(c.cmd); err != nil {
@@ -98,17 +107,24 @@ func (c *control) start(t *testing.T) {
 	}()
 }
 
-// stop signals the group, as supervise does, and waits for the main process.
+// stop signals the group, as supervise does, and waits for the main process;
+// what is then left of the group is killed.
 func (c *control) stop(t *testing.T) {
 	t.Helper()
 	if c.alive() != nil {
 		return
 	}
-	unix.Kill(-c.cmd.Process.Pid, c.signal)
+	group := -c.cmd.Process.Pid
+	if c.mainOnly {
+		unix.Kill(-group, c.signal)
+	} else {
+		unix.Kill(group, c.signal)
+	}
 	select {
 	case <-c.ended:
+		unix.Kill(group, unix.SIGKILL)
 	case <-time.After(patience):
-		unix.Kill(-c.cmd.Process.Pid, unix.SIGKILL)
+		unix.Kill(group, unix.SIGKILL)
 		<-c.ended
 		t.Errorf("the server did not end within %v after its stop signal", patience)
 	}
@@ -127,9 +143,10 @@ func (c *control) alive() error {
 type traffic struct {
 	requests
 	silence *silence
+	between int64
 }
 
-// requests are load.Load's, or those of ping.
+// requests are load.Load's, or those of talks.
 type requests interface {
 	OK() int64
 	Failed() int64
@@ -141,13 +158,13 @@ type requests interface {
 const workers = 4
 
 // startTraffic waits for the first answer and begins to load.
-func startTraffic(t *testing.T, p *place, s server) *traffic {
+func startTraffic(t *testing.T, p *place) *traffic {
 	t.Helper()
-	o := load.Options{Addrs: []string{p.addr()}, Workers: workers, Rate: *rate}
+	o := load.Options{Addrs: []string{p.addr()}, Workers: workers, Rate: p.rate}
 	var r requests
-	if s.ping {
-		await(t, "first answer", func() error { return pingOnce(p.addr(), time.Second) })
-		r = startPing(p.addr(), *rate)
+	if p.talk != nil {
+		await(t, "first answer", func() error { return p.talk.once(p.addr(), time.Second) })
+		r = startTalks(p.talk, p.addr(), p.rate)
 	} else {
 		await(t, "first answer", func() error {
 			one := o
@@ -162,7 +179,7 @@ func startTraffic(t *testing.T, p *place, s server) *traffic {
 		r = l
 	}
 	t.Cleanup(func() { r.Stop() })
-	return &traffic{requests: r, silence: listenTo(r)}
+	return &traffic{requests: r, silence: listenTo(r), between: p.between()}
 }
 
 // await tries until it succeeds.
@@ -182,7 +199,7 @@ func await(t *testing.T, what string, try func() error) {
 // more waits for some more answers of a server that lives.
 func (w *traffic) more(t *testing.T, of interface{ alive() error }) {
 	t.Helper()
-	want := w.OK() + between
+	want := w.OK() + w.between
 	for end := time.Now().Add(patience); w.OK() < want; time.Sleep(time.Millisecond) {
 		if err := of.alive(); err != nil {
 			t.Fatal(err)

@@ -25,8 +25,9 @@ type death struct {
 }
 
 // kill kills a main process that descends from root. Where it has children, all
-// of them stand still meanwhile, so that the account is exact.
-func kill(root, pid, port int) (death, error) {
+// of them stand still meanwhile, so that the account is exact; and, where they
+// are to die with it, until they do.
+func kill(root, pid, port int, withChildren bool) (death, error) {
 	var d death
 	workers := children(pid)
 	if len(workers) == 0 {
@@ -36,6 +37,9 @@ func kill(root, pid, port int) (death, error) {
 	}
 	stopped, err := stop(root, append([]int{pid}, workers...))
 	defer func() {
+		for end := time.Now().Add(dieTogether); withChildren && !ended(stopped) && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
 		for _, fd := range stopped {
 			_ = unix.PidfdSendSignal(fd, unix.SIGCONT, nil, 0)
 			unix.Close(fd)
@@ -60,6 +64,22 @@ func kill(root, pid, port int) (death, error) {
 	return d, err
 }
 
+// dieTogether bounds how long children stand still after their parent's death.
+const dieTogether = 5 * time.Second
+
+// ended reports whether all of these processes have ended.
+func ended(pidfds []int) bool {
+	for _, fd := range pidfds {
+		if unix.PidfdSendSignal(fd, 0, nil, 0) == nil {
+			p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+			if n, err := unix.Poll(p, 0); err == nil && n == 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // took says whether the connection died with the generation.
 func (d *death) took(f load.Failure) bool {
 	if d.Took(f.Local, f.Began, f.Ended) {
@@ -69,17 +89,20 @@ func (d *death) took(f load.Failure) bool {
 	return err == nil && d.accepted[local] && !f.Began.After(d.Stopped)
 }
 
-// children are the children that the main thread of pid has; none on a kernel
-// that does not tell (CONFIG_PROC_CHILDREN).
+// children are the children that the threads of pid have; none on a kernel that
+// does not tell (CONFIG_PROC_CHILDREN).
 func children(pid int) []int {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
-	if err != nil {
-		return nil
-	}
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	var pids []int
-	for _, word := range strings.Fields(string(text)) {
-		if child, err := strconv.Atoi(word); err == nil {
-			pids = append(pids, child)
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil {
+			continue
+		}
+		for _, word := range strings.Fields(string(text)) {
+			if child, err := strconv.Atoi(word); err == nil {
+				pids = append(pids, child)
+			}
 		}
 	}
 	return pids

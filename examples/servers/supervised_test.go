@@ -37,17 +37,19 @@ type entry struct {
 	Level      string `json:"@level"`
 	Generation int    `json:"generation"`
 	PID        int    `json:"pid"`
+	How        string `json:"how"`
+
+	read time.Time
 }
 
 // superviseIt starts it, and stops it at the end of the test.
-func superviseIt(t *testing.T, p *place, s server, argv []string) *supervised {
+func superviseIt(t *testing.T, p *place) *supervised {
 	t.Helper()
 	sup := &supervised{dir: p.dir, ended: make(chan struct{}), more: make(chan struct{})}
 	args := []string{"--log-format", "json", "--log-level", "debug", "--output", filepath.Join(p.dir, "server.log")}
-	if s.killSignal != "" {
-		args = append(args, "--kill-signal", s.killSignal)
-	}
-	sup.cmd = exec.Command(built.supervise, append(append(args, "--"), argv...)...)
+	args = slices.Concat(args, p.command.flags, []string{"--"}, p.command.argv)
+	sup.cmd = exec.Command(built.supervise, args...)
+	sup.cmd.Dir, sup.cmd.Env = p.dir, p.command.env
 	out, err := sup.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +93,7 @@ func (s starter) start(cmd *exec.Cmd) error {
 func (sup *supervised) read(out io.Reader) {
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
-		var e entry
+		e := entry{read: time.Now()}
 		line := lines.Text()
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			e.Message = line
@@ -111,15 +113,18 @@ func (sup *supervised) lines() []string {
 	return slices.Clone(sup.log)
 }
 
+// stopAndStart is said of a server that must be alone.
+const stopAndStart = "the command listens on what cannot be handed over"
+
 // complaints are the distinct warnings and errors, with their number. That a
 // generation ended is none, nor that a bound of the gate was met: what was lost
 // by that is counted as a failure.
-func (sup *supervised) complaints() []string {
+func (sup *supervised) complaints(alone bool) []string {
 	sup.mu.Lock()
 	defer sup.mu.Unlock()
 	count, first := map[string]int{}, map[string]string{}
 	for i, e := range sup.news {
-		if (e.Level == "warn" || e.Level == "error") && !strings.HasPrefix(e.Message, "ended") && e.Message != "old generation drained" {
+		if (e.Level == "warn" || e.Level == "error") && !strings.HasPrefix(e.Message, "ended") && e.Message != "old generation drained" && !(alone && strings.HasPrefix(e.Message, stopAndStart)) {
 			if count[e.Message]++; count[e.Message] == 1 {
 				first[e.Message] = sup.log[i]
 			}
@@ -140,8 +145,11 @@ func (sup *supervised) now() int {
 	return len(sup.news)
 }
 
-// await gives the first entry from a position on that begins with one of the words.
-func (sup *supervised) await(t *testing.T, from int, words ...string) entry {
+// bad are the words with which nothing good comes any more.
+var bad = []string{"failed to start", "rollout failed", "stopped"}
+
+// await gives the first entry from a position on that begins with the word.
+func (sup *supervised) await(t *testing.T, from int, word string) entry {
 	t.Helper()
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
@@ -149,10 +157,14 @@ func (sup *supervised) await(t *testing.T, from int, words ...string) entry {
 		sup.mu.Lock()
 		more := sup.more
 		for _, e := range sup.news[from:] {
-			for _, w := range words {
+			if strings.HasPrefix(e.Message, word) {
+				sup.mu.Unlock()
+				return e
+			}
+			for _, w := range bad {
 				if strings.HasPrefix(e.Message, w) {
 					sup.mu.Unlock()
-					return e
+					t.Fatalf("%s\n%s", e.Message, sup.words())
 				}
 			}
 		}
@@ -162,9 +174,29 @@ func (sup *supervised) await(t *testing.T, from int, words ...string) entry {
 		case <-sup.ended:
 			t.Fatalf("supervise has ended\n%s", sup.words())
 		case <-deadline.C:
-			t.Fatalf("no word of %q within %v\n%s", words, patience, sup.words())
+			t.Fatalf("no word of %q within %v\n%s", word, patience, sup.words())
 		}
 	}
+}
+
+// said reports whether a message begins so.
+func (sup *supervised) said(words string) bool {
+	sup.mu.Lock()
+	defer sup.mu.Unlock()
+	return slices.ContainsFunc(sup.news, func(e entry) bool { return strings.HasPrefix(e.Message, words) })
+}
+
+// how says how the generations were found ready.
+func (sup *supervised) how() string {
+	sup.mu.Lock()
+	defer sup.mu.Unlock()
+	var ways []string
+	for _, e := range sup.news {
+		if e.How != "" && !slices.Contains(ways, e.How) {
+			ways = append(ways, e.How)
+		}
+	}
+	return strings.Join(ways, ", ")
 }
 
 // words are the ends of both logs.
@@ -183,20 +215,23 @@ func (sup *supervised) alive() error {
 	}
 }
 
-// rollOut has the server replaced, and waits until the old one is gone.
-func (sup *supervised) rollOut(t *testing.T) {
+// rollOut has the server replaced, and waits until the old one is gone. One that
+// must be alone is stopped first.
+func (sup *supervised) rollOut(t *testing.T, alone bool) {
 	t.Helper()
 	from := sup.now()
 	if err := sup.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	if e := sup.await(t, from, "rollout done", "rollout failed"); e.Message != "rollout done" {
-		t.Fatalf("%s\n%s", e.Message, sup.words())
+	good := "rollout done"
+	if alone {
+		good = "ready"
 	}
+	sup.await(t, from, good)
 }
 
 // crash kills the main process, and waits until the next generation is ready.
-func (sup *supervised) crash(t *testing.T, port int) death {
+func (sup *supervised) crash(t *testing.T, p *place) death {
 	t.Helper()
 	sup.mu.Lock()
 	pid := 0
@@ -207,7 +242,7 @@ func (sup *supervised) crash(t *testing.T, port int) death {
 	}
 	sup.mu.Unlock()
 	from := sup.now()
-	d, err := kill(sup.cmd.Process.Pid, pid, port)
+	d, err := kill(sup.cmd.Process.Pid, pid, p.port, p.command.flag("--kill-mode", "") != "process")
 	if err != nil {
 		t.Fatalf("%v\n%s", err, sup.words())
 	}

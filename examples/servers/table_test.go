@@ -33,14 +33,21 @@ func formatTable(rows []row) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d rollouts, %d crashes and %d plain restarts of each, under %s new connections a second of %d clients; Linux %s, %s, %d processors.\n\n",
 		*rollouts, *crashes, *plain, asked(), workers, kernel(), runtime.GOARCH, runtime.NumCPU())
-	b.WriteString("| server | rollouts: requests | refused | failed | longest stall | crashes: requests | refused | failed | longest stall | plain restarts: refused | failed | longest stall |\n")
-	b.WriteString("| --- |" + strings.Repeat(" ---: |", 11) + "\n")
+	b.WriteString("| server | told by | drains on | ready by | kept connections | rollouts: requests | refused | failed | stall | crashes: requests | refused | failed | stall | plain: refused | failed | stall |\n")
+	b.WriteString("| --- | --- | --- | --- | --- |" + strings.Repeat(" ---: |", 11) + "\n")
 	for _, r := range rows {
-		fmt.Fprintf(&b, "| %s %s |", r.title, r.version)
-		for _, o := range []outcome{r.rollouts, r.crashes} {
+		if !r.measured {
+			continue
+		}
+		fmt.Fprintf(&b, "| [%s](servers/%s) %s | %s | %s | %s | %s |", r.server.title, r.server.run, r.version, r.told, r.drain, r.ready, r.kept)
+		for _, o := range []outcome{r.rollouts, r.crashes, r.plain} {
+			if o.requests == 0 {
+				b.WriteString(strings.Repeat(" |", 4))
+				continue
+			}
 			fmt.Fprintf(&b, " %d | %d | %s | %s |", o.requests, o.refused, o.faults(), milliseconds(o.stall))
 		}
-		fmt.Fprintf(&b, " %d | %d | %s |\n", r.plain.refused, r.plain.failed(), milliseconds(r.plain.stall))
+		b.WriteString("\n")
 	}
 	return b.String()
 }
