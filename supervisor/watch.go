@@ -267,7 +267,9 @@ func (r *runner) hear(in *instance, m *ready.Message) {
 		// One of the commands before the main process: not its word.
 	case m.Ready:
 		in.said, r.speaks = true, true
-		r.becameReady(in, "READY=1", true)
+		if !r.asksOtherwise(in) {
+			r.becameReady(in, "READY=1", true)
+		}
 	case m.Reloading:
 		r.send(evReloading{gen: in.n})
 	case m.Stopping:
@@ -279,6 +281,16 @@ func (r *runner) hear(in *instance, m *ready.Message) {
 	if m.WatchdogTrigger {
 		r.send(evWatchdogTrigger{gen: in.n})
 	}
+}
+
+// asksOtherwise reports whether Ready= says what makes the generation ready, and
+// that has not happened yet. Some servers say READY=1 before they can serve:
+// gunicorn before it has a worker, Traefik before it knows a route.
+func (r *runner) asksOtherwise(in *instance) bool {
+	if kind := r.cfg.Ready.Kind; kind == config.ReadyAuto || kind == config.ReadyNotify {
+		return false
+	}
+	return in.watchCtx == nil || in.watchCtx.Err() == nil
 }
 
 func (r *runner) isMember(in *instance, pid int) bool {
