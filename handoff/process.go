@@ -121,6 +121,9 @@ func (p *process) sayReady() error {
 	if err := p.inherited.acknowledge(p.env.pid, p.env.fds); err != nil {
 		return fmt.Errorf("cannot say ready: %w", err)
 	}
+	if p.flip.heir() {
+		return nil // the old process says it: the manager does not listen to us yet
+	}
 	return p.notifier.send("READY=1")
 }
 

@@ -233,6 +233,7 @@ func (t *tracker) drain(p *process) error {
 
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
+	t.closeSilent()
 	err := t.srv.Shutdown(ctx)
 	if err == nil {
 		t.await(ctx, func(now time.Time) bool {
@@ -250,6 +251,18 @@ func (t *tracker) drain(p *process) error {
 		return fmt.Errorf("cannot finish in %v: cut off %d requests on %d connections", time.Since(began).Round(time.Millisecond), handlers, busy)
 	default:
 		return fmt.Errorf("cannot shut down: %w", err)
+	}
+}
+
+// closeSilent closes the connections that have never said anything: Shutdown
+// would give them 5 s more.
+func (t *tracker) closeSilent() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c, known := range t.conns {
+		if known.state == http.StateNew {
+			c.Close() // net/http hears of it as of a client that goes
+		}
 	}
 }
 

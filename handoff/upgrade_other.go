@@ -13,6 +13,7 @@ const canUpgrade = false
 type flip struct{}
 
 func (*flip) load(*process) error                        { return nil }
+func (*flip) heir() bool                                 { return false }
 func (*flip) foreign() bool                              { return false }
 func (*flip) inherit(*ask) (net.Listener, error)         { return nil, nil }
 func (*flip) inheritPacket(*ask) (net.PacketConn, error) { return nil, nil }

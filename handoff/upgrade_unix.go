@@ -49,8 +49,9 @@ type legacy struct {
 type flip struct {
 	mu       sync.Mutex
 	upgrader *tableflip.Upgrader
-	child    bool // of somebody, or of our predecessor if heir
-	heir     bool
+	notReady error // what Upgrade says before Ready
+	child    bool  // of somebody, or of our predecessor if isHeir
+	isHeir   bool
 	kept     []kept
 	isReady  bool
 	busy     bool // an upgrade is under way
@@ -76,8 +77,7 @@ func (f *flip) load(p *process) error {
 		return err
 	}
 	defer os.Unsetenv(flipVariable)
-	var err error
-	if f.upgrader, err = tableflip.New(tableflip.Options{}); err != nil {
+	if err := f.open(); err != nil {
 		return err
 	}
 	f.child = true
@@ -90,7 +90,7 @@ func (f *flip) load(p *process) error {
 	if err := json.Unmarshal([]byte(text), &left); err != nil {
 		return fmt.Errorf("cannot read %s: %w", legacyVariable, err)
 	}
-	f.heir = true
+	f.isHeir = true
 	p.notifier = notifier{addr: left.Notify}
 	p.pings, p.patience = time.Duration(left.Pings), time.Duration(left.Patience)
 	for i, asked := range left.Asked {
@@ -103,6 +103,18 @@ func (f *flip) load(p *process) error {
 	if _, err := fmt.Fprintln(word, p.env.pid); err != nil {
 		return fmt.Errorf("cannot tell the old process our pid: %w", err)
 	}
+	return nil
+}
+
+// open makes the upgrader, once.
+func (f *flip) open() (err error) {
+	if f.upgrader, err = tableflip.New(tableflip.Options{}); err != nil {
+		return err
+	}
+	// An Upgrade just after Ready may still be refused: the goroutine in
+	// between has two pieces of news and takes one at random. This is the error,
+	// which has no exported name, to know it by then.
+	f.notReady = f.upgrader.Upgrade()
 	return nil
 }
 
@@ -132,7 +144,10 @@ func unlinks(socket any, on bool) {
 }
 
 // foreign reports whether a parent that is not our predecessor holds the sockets.
-func (f *flip) foreign() bool { return f.child && !f.heir }
+func (f *flip) foreign() bool { return f.child && !f.isHeir }
+
+// heir reports whether our predecessor is the parent.
+func (f *flip) heir() bool { return f.isHeir }
 
 // inherit asks a foreign parent; nil if it has no such socket.
 func (f *flip) inherit(a *ask) (net.Listener, error) {
@@ -173,7 +188,7 @@ func (f *flip) ready(p *process) error {
 		return nil
 	}
 	err := f.upgrader.Ready()
-	if err == nil && f.heir {
+	if err == nil && f.isHeir {
 		go f.closeLeft(p)
 	}
 	return err
@@ -218,7 +233,7 @@ func (f *flip) prepare() (asked []string, err error) {
 		return nil, errors.New("an upgrade is under way")
 	}
 	if f.upgrader == nil {
-		if f.upgrader, err = tableflip.New(tableflip.Options{}); err != nil {
+		if err := f.open(); err != nil {
 			return nil, err
 		}
 		if err := f.upgrader.Ready(); err != nil {
@@ -259,17 +274,15 @@ func (p *process) upgrade() error {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		f.mu.Lock()
-		f.busy = false
-		f.mu.Unlock()
-	}()
 	// A manager that does not listen does not keep us from it.
 	_ = p.notifier.send("RELOADING=1" + monotonic())
 	pid, err := f.start(legacy{
 		Asked: asked, Notify: p.notifier.addr,
 		Pings: int64(p.pings), Patience: int64(p.patience),
 	})
+	f.mu.Lock()
+	f.busy = false // before anybody hears that it is over, and may ask again
+	f.mu.Unlock()
 	if err != nil {
 		_ = p.notifier.send("READY=1\nSTATUS=cannot upgrade: " + strings.ReplaceAll(err.Error(), "\n", " "))
 		return err
@@ -305,7 +318,12 @@ func (f *flip) start(left legacy) (pid int, err error) {
 	if err := os.Setenv(legacyVariable, string(text)); err != nil {
 		return 0, err
 	}
-	err = f.upgrader.Upgrade()
+	for range 100 {
+		if err = f.upgrader.Upgrade(); err != f.notReady {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
 	os.Unsetenv(legacyVariable)
 	if err != nil {
 		return 0, err
