@@ -40,7 +40,10 @@ what to ask
   -network NET       tcp, unix, udp                                tcp
   -path PATH         of the HTTP request                           /
   -echo              a line or datagram that comes back, no HTTP
-  -keepalive         many requests on one connection
+  -keepalive         many requests on one connection; one that ends without an
+                     answer, be it only closed, is lost: nothing is repeated
+  -http2             the same on HTTP/2 without TLS; what GOAWAY declares as not
+                     processed is made again and counted as moved
   -workers N         clients at a time                             4
   -rate N            requests per second of all; 0: no bound       0
   -timeout DUR       of one request                                10s
@@ -91,6 +94,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.load.Path, "path", "/", "")
 	echo := f.Bool("echo", false, "")
 	f.BoolVar(&o.load.KeepAlive, "keepalive", false, "")
+	http2 := f.Bool("http2", false, "")
 	f.IntVar(&o.load.Workers, "workers", 4, "")
 	f.IntVar(&o.load.Rate, "rate", 0, "")
 	f.DurationVar(&o.load.Timeout, "timeout", 10*time.Second, "")
@@ -112,10 +116,15 @@ func parse(args []string) (options, error) {
 	if *echo {
 		o.load.Protocol = load.Echo
 	}
+	if *http2 {
+		o.load.Protocol, o.load.KeepAlive = load.HTTP2, true
+	}
 	noPids := *echo || strings.HasPrefix(o.load.Network, "udp")
 	switch {
 	case len(o.command) == 0:
 		return o, errors.New("no command given")
+	case *echo && *http2:
+		return o, errors.New("-echo or -http2, not both")
 	case o.doneBy != "pid" && o.doneBy != "log":
 		return o, fmt.Errorf("-done-by is pid or log, not %q", o.doneBy)
 	case o.expect != "lossless" && o.expect != "crash" && o.expect != "none":

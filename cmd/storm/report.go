@@ -30,6 +30,12 @@ func (a *account) print(out io.Writer) error {
 		}
 		fmt.Fprintf(w, "%s\t%d, each %v to %v, median %v\n", name, len(steps), round(steps[0]), round(steps[len(steps)-1]), round(steps[len(steps)/2]))
 	}
+	if a.Reused > 0 {
+		fmt.Fprintf(w, "reused\t%d of them on a connection that had served others\n", a.Reused)
+	}
+	if a.Moved > 0 {
+		fmt.Fprintf(w, "moved\t%d more times the server said by HTTP/2 that it had not processed a request\n", a.Moved)
+	}
 	fmt.Fprintf(w, "ok\t%d\n", a.OK)
 	fmt.Fprintf(w, "lost\t%d\n", a.Failed())
 	for _, row := range []struct {
@@ -43,7 +49,6 @@ func (a *account) print(out io.Writer) error {
 		{"bad", a.Bad},
 		{"local", a.Local},
 		{"unexplained", int64(len(a.Unexplained))},
-		{"stale (no failure)", a.Stale},
 	} {
 		if row.n > 0 || row.name == "refused" || row.name == "reset" {
 			fmt.Fprintf(w, "%s\t%d\n", row.name, row.n)

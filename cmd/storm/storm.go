@@ -122,7 +122,11 @@ func (a *account) judge(deaths []crash.Death, broken error) {
 	for _, f := range a.Failures {
 		explained := false
 		for i := range deaths {
-			explained = explained || deaths[i].Took(f.Local, f.Began, f.Ended)
+			began := f.Began
+			if f.Reused {
+				began = f.Opened // the connection was accepted then
+			}
+			explained = explained || deaths[i].Took(f.Local, began, f.Ended)
 		}
 		if !explained {
 			a.Unexplained = append(a.Unexplained, f)

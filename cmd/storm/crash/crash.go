@@ -84,8 +84,8 @@ func KillNoted(root, pid int, a *Accepted) (Death, error) {
 	return d, err
 }
 
-// Took says whether the connection whose client end was local, which was asked
-// for at began and failed at ended, had been accepted by the dead process and
+// Took says whether the connection whose client end was local, which was opened
+// at began or soon after and failed at ended, had been accepted by the dead process and
 // died with it.
 func (d *Death) Took(local string, began, ended time.Time) bool {
 	if local == "" || ended.Before(d.Stopped) {

@@ -12,7 +12,7 @@
 // It shares the machine with the server, so it is frugal: prebuilt requests, a
 // response parser that knows only what it needs, no net/http.
 //
-// Limits: HTTP/1.1 without TLS; a worker has one request at a time (a closed
+// Limits: HTTP/1.1 and HTTP/2 without TLS; a worker has one request at a time (a closed
 // loop: while an answer stalls, that worker asks nothing, so Max tells of
 // stalls and the percentiles flatter them).
 package load
@@ -33,8 +33,9 @@ import (
 type Protocol int
 
 const (
-	HTTP Protocol = iota // one HTTP/1.1 request
-	Echo                 // a line that must come back unchanged; on udp a datagram
+	HTTP  Protocol = iota // one HTTP/1.1 request
+	Echo                  // a line that must come back unchanged; on udp a datagram
+	HTTP2                 // HTTP/2 without TLS, by prior knowledge
 )
 
 // Options say what to ask, of whom, how often. Only Addrs is needed.
@@ -44,7 +45,7 @@ type Options struct {
 	Protocol Protocol
 
 	Path      string // of the HTTP request, "/" by default
-	Request   []byte // the whole HTTP request, instead of the one made of Path
+	Request   []byte // the whole HTTP request (of HTTP2 the HPACK block), instead of the one made of Path
 	KeepAlive bool   // many requests on a connection; each on a new one otherwise
 
 	// Check says what is wrong with an answer; nil wants status 200. It is
@@ -109,6 +110,9 @@ func (o *Options) defaults() error {
 			connection = "keep-alive"
 		}
 		o.Request = []byte("GET " + o.Path + " HTTP/1.1\r\nHost: " + host + "\r\nConnection: " + connection + "\r\n\r\n")
+		if o.Protocol == HTTP2 {
+			o.Request = headersOf(o.Path, host)
+		}
 	}
 	if o.Check == nil {
 		o.Check = func(a Answer) error {

@@ -1,6 +1,8 @@
 package load
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -162,7 +165,8 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// A kept connection that the server closes between two requests is no failure.
+// A kept connection that the server closes between two requests, without a word,
+// is a failure of the second one.
 func TestKeepAlive(t *testing.T) {
 	addr := serve(t, "tcp", "127.0.0.1:0", func(c net.Conn) {
 		for range 3 {
@@ -171,8 +175,13 @@ func TestKeepAlive(t *testing.T) {
 		}
 	})
 	r := run(t, Options{Addrs: []string{addr}, Workers: 1, Requests: 9, KeepAlive: true})
-	if r.OK != 9 || r.Failed() != 0 || r.Stale != 2 {
-		t.Errorf("got %+v, want 9 ok and 2 stale", r)
+	if r.OK != 7 || r.Failed() != 2 || r.EOF+r.Reset != 2 || r.Reused != 6 {
+		t.Errorf("got %+v, want 7 ok, 2 lost, 6 reused", r)
+	}
+	for _, f := range r.Failures {
+		if !f.Reused || f.Received != 0 || f.Opened.IsZero() || f.Opened.After(f.Began) {
+			t.Errorf("got %+v", f)
+		}
 	}
 }
 
@@ -190,6 +199,107 @@ func TestNetHTTP(t *testing.T) {
 			if r.OK != 200 || r.Answered[7] != 200 {
 				t.Errorf("%s, keep-alive %v: %+v", path, keep, r)
 			}
+		}
+	}
+}
+
+// HTTP/2 of net/http: a Connection: close becomes a GOAWAY, after which the
+// client uses a new connection, and nothing is lost.
+func TestHTTP2(t *testing.T) {
+	var asked atomic.Int64
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked.Add(1)%50 == 0 {
+			w.Header().Set("Connection", "close")
+		}
+		switch r.URL.Path {
+		case "/busy":
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case "/large":
+			w.Write(make([]byte, 100000))
+		}
+		fmt.Fprintf(w, "%s pid 7", r.Proto)
+	}))
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	defer server.Close()
+	o := Options{Addrs: []string{server.Listener.Addr().String()}, Protocol: HTTP2, KeepAlive: true, Requests: 1000}
+	r := run(t, o)
+	if r.OK != 1000 || r.Answered[7] != 1000 || r.Reused < 900 {
+		t.Errorf("%+v", r)
+	}
+	o.Path, o.Requests = "/large", 20
+	if r := run(t, o); r.OK != 20 {
+		t.Errorf("%+v", r)
+	}
+	o.Path = "/busy"
+	if r := run(t, o); r.Bad != 20 || !strings.Contains(r.Failures[0].Err, "status 503") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// What GOAWAY and REFUSED_STREAM declare as not processed is moved; what ends
+// without is lost.
+func TestHTTP2Ends(t *testing.T) {
+	ok := append(frame(frameHeaders, flagEndHeaders, 1, 0x88), frame(frameData, flagEndStream, 1, '7')...)
+	for _, test := range []struct {
+		name        string
+		first       []byte // what the first connection gets as an answer
+		moved, lost int64
+	}{
+		{"goaway", frame(frameGoAway, 0, 0, make([]byte, 8)...), 1, 0},
+		{"refused", frame(frameReset, 0, 1, 0, 0, 0, 7), 1, 0},
+		{"reset", frame(frameReset, 0, 1, 0, 0, 0, 2), 0, 1},
+		{"goaway of a later one", frame(frameGoAway, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0), 0, 1},
+		{"end", nil, 0, 1},
+	} {
+		var n atomic.Int64
+		addr := serve(t, "tcp", "127.0.0.1:0", func(c net.Conn) {
+			buf := make([]byte, 4096)
+			for got := 0; got < 100; { // preface, SETTINGS, WINDOW_UPDATE and most of HEADERS
+				more, err := c.Read(buf)
+				if err != nil {
+					return
+				}
+				got += more
+			}
+			c.Write(frame(frameSettings, 0, 0))
+			if n.Add(1) == 1 {
+				c.Write(test.first)
+			} else {
+				c.Write(ok)
+			}
+			c.(*net.TCPConn).CloseWrite()
+			io.Copy(io.Discard, c)
+		})
+		r := run(t, Options{Addrs: []string{addr}, Protocol: HTTP2, Workers: 1, Requests: 2, Path: "/" + strings.Repeat("x", 300)})
+		if r.Moved != test.moved || r.Failed() != test.lost || r.OK != 2-test.lost {
+			t.Errorf("%s: %+v", test.name, r)
+		}
+	}
+}
+
+func FuzzHTTP2(f *testing.F) {
+	f.Add(append(frame(frameHeaders, flagEndHeaders, 1, 0x88), frame(frameData, flagEndStream, 1, '7')...))
+	f.Add(frame(frameHeaders, flagPadded|flagPriority, 1, 1, 0, 0, 0, 0, 0, 0x48, 0x83, 0x64, 0x0e, 0x3f, 0))
+	f.Add(frame(frameGoAway, 0, 0, make([]byte, 8)...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h := &http2{conn: discard{}, in: bufio.NewReader(bytes.NewReader(b)), next: 1}
+		h.roundTrip(nil, make([]byte, 64<<10), nil, &Failure{})
+		statusOf(b)
+	})
+}
+
+// discard is a connection to nowhere.
+type discard struct{ net.Conn }
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }
+
+func TestDigits(t *testing.T) {
+	// RFC 7541, C.6.
+	for code, want := range map[string]string{"\x64\x02": "302", "\x64\x0e\xff": "307", "": ""} {
+		if got := digits([]byte(code)); got != want {
+			t.Errorf("%x: %q, want %q", code, got, want)
 		}
 	}
 }

@@ -34,6 +34,7 @@ type Failure struct {
 	Connected bool      `json:"connected"`
 	Sent      bool      `json:"sent"`     // the whole request was written
 	Received  int       `json:"received"` // bytes of the answer
+	Opened    time.Time `json:"opened"`   // when the connection was, about; zero if it never was
 	Reused    bool      `json:"reused"`   // not the first request on this connection
 	Phase     string    `json:"phase"`    // of Load.Mark, at the end of the request
 	Err       string    `json:"error"`
@@ -63,11 +64,16 @@ type Result struct {
 	Bad     int64 `json:"bad"`
 	Local   int64 `json:"local"`
 
-	// Stale are kept connections that the server closed while they were idle,
-	// seen only when the next request was sent. HTTP allows it (RFC 9112,
-	// 9.3.1), the request is made again on a new connection, and it is no
-	// failure.
-	Stale int64 `json:"stale"`
+	// Reused are the requests, good and failed, that were not the first on
+	// their connection. Where the server closes such a connection without having
+	// said so on the answer before, the request is lost: a client may repeat it if
+	// it is idempotent (RFC 9112, 9.3.1), and this one does not.
+	Reused int64 `json:"reused"`
+
+	// Moved are requests of HTTP/2 that the server declared as not processed
+	// (GOAWAY, REFUSED_STREAM) and that were made again on a new connection. They
+	// are no failures: the protocol has a way to say so.
+	Moved int64 `json:"moved"`
 
 	Failures []Failure `json:"failures,omitempty"` // in order of Ended, at most Options.KeepFailures
 
@@ -126,7 +132,8 @@ func (l *Load) sum(workers []*worker) Result {
 		r.Timeout += w.result.Timeout
 		r.Bad += w.result.Bad
 		r.Local += w.result.Local
-		r.Stale += w.result.Stale
+		r.Reused += w.result.Reused
+		r.Moved += w.result.Moved
 		if w.result.Max > r.Max {
 			r.Max, r.Slowest = w.result.Max, w.result.Slowest
 		}

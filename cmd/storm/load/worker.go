@@ -25,6 +25,9 @@ type worker struct {
 	times  histogram
 
 	conn   net.Conn // between requests only with KeepAlive
+	http2  *http2   // of conn, with HTTP2
+	body   []byte   // of an answer of HTTP2
+	opened time.Time
 	reused bool
 	buf    []byte
 	line   []byte // of Echo
@@ -116,7 +119,7 @@ func (l *Load) fail(f *Failure) {
 func (w *worker) hangUp() {
 	if w.conn != nil {
 		w.conn.Close()
-		w.conn = nil
+		w.conn, w.http2 = nil, nil
 	}
 }
 
@@ -127,26 +130,29 @@ func (w *worker) request() (Answer, *Failure) {
 	turn := int(w.made) + w.number
 	f := Failure{Began: time.Now(), Remote: o.Addrs[turn%len(o.Addrs)]}
 	deadline := f.Began.Add(o.Timeout)
-	for {
-		a, err := w.try(&f, turn, deadline)
-		if err == nil {
-			return a, nil
-		}
-		kind := kindOf(err, f.Received)
-		if f.Reused && f.Received == 0 && (kind == EOF || kind == Reset) {
-			w.hangUp()
-			w.result.Stale++
-			f = Failure{Began: f.Began, Remote: f.Remote}
-			continue
-		}
-		f.Kind, f.Err, f.Ended, f.Phase = kind, err.Error(), time.Now(), *w.load.phase.Load()
+	a, err := w.try(&f, turn, deadline)
+	for errors.Is(err, errMoved) && time.Now().Before(deadline) {
+		w.hangUp()
+		w.result.Moved++
+		f = Failure{Began: f.Began, Remote: f.Remote}
+		a, err = w.try(&f, turn, deadline)
+	}
+	if f.Reused {
+		w.result.Reused++
+	}
+	if err != nil {
+		f.Kind, f.Err, f.Ended, f.Phase = kindOf(err, f.Received), err.Error(), time.Now(), *w.load.phase.Load()
 		return a, &f
 	}
+	return a, nil
 }
 
 func (w *worker) try(f *Failure, turn int, deadline time.Time) (Answer, error) {
 	o := &w.load.options
 	w.connecting = 0
+	if w.http2 != nil && w.http2.spent(w.buf) {
+		w.hangUp()
+	}
 	if w.conn == nil {
 		began := time.Now()
 		conn, err := w.dial(f.Remote, turn, deadline)
@@ -154,15 +160,18 @@ func (w *worker) try(f *Failure, turn int, deadline time.Time) (Answer, error) {
 		if err != nil {
 			return Answer{}, err
 		}
-		w.conn, w.reused = conn, false
+		w.conn, w.opened, w.reused = conn, began, false
 	}
-	f.Connected, f.Reused = true, w.reused
+	f.Connected, f.Opened, f.Reused = true, w.opened, w.reused
 	f.Local, f.Remote = w.conn.LocalAddr().String(), w.conn.RemoteAddr().String()
 	if err := w.conn.SetDeadline(deadline); err != nil {
 		return Answer{}, err
 	}
-	if o.Protocol == Echo {
+	switch o.Protocol {
+	case Echo:
 		return w.echo(f)
+	case HTTP2:
+		return w.roundTrip(f)
 	}
 	if _, err := w.conn.Write(o.Request); err != nil {
 		return Answer{}, err
@@ -178,6 +187,31 @@ func (w *worker) try(f *Failure, turn int, deadline time.Time) (Answer, error) {
 	}
 	if !o.KeepAlive {
 		w.awaitClose()
+	}
+	if !o.KeepAlive || a.closes {
+		w.hangUp()
+	}
+	w.reused = true
+	return a, nil
+}
+
+// roundTrip makes one request of HTTP/2.
+func (w *worker) roundTrip(f *Failure) (Answer, error) {
+	o := &w.load.options
+	var err error
+	if w.http2 == nil {
+		if w.http2, err = beginHTTP2(w.conn); err != nil {
+			return Answer{}, err
+		}
+	}
+	a, err := w.http2.roundTrip(o.Request, w.buf, w.body, f)
+	if err != nil {
+		return a, err
+	}
+	w.answered = time.Now()
+	w.body = a.Body
+	if err := o.Check(a); err != nil {
+		return a, badAnswer(err.Error())
 	}
 	if !o.KeepAlive || a.closes {
 		w.hangUp()
