@@ -59,7 +59,7 @@ func keepOn(t *testing.T, p *place, sup *supervised) kept {
 			ends <- end{time.Since(at), err}
 		}()
 	}
-	l, err := load.Start(load.Options{Addrs: []string{p.addr()}, Workers: 2, Rate: 200, KeepAlive: true})
+	l, err := load.Start(load.Options{Addrs: []string{p.addr()}, Workers: 2, Rate: 200, KeepAlive: true, Repeat: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,6 +48,10 @@ type Options struct {
 	Request   []byte // the whole HTTP request (of HTTP2 the HPACK block), instead of the one made of Path
 	KeepAlive bool   // many requests on a connection; each on a new one otherwise
 
+	// Repeat makes a request again, on a new connection, that was sent on a
+	// kept one and found it closed: Result.Stale. Otherwise such a request is lost.
+	Repeat bool
+
 	// Check says what is wrong with an answer; nil wants status 200. It is
 	// called from all workers at once and must not keep a.Body.
 	Check func(a Answer) error

@@ -178,6 +178,10 @@ func TestKeepAlive(t *testing.T) {
 	if r.OK != 7 || r.Failed() != 2 || r.EOF+r.Reset != 2 || r.Reused != 6 {
 		t.Errorf("got %+v, want 7 ok, 2 lost, 6 reused", r)
 	}
+	again := run(t, Options{Addrs: []string{addr}, Workers: 1, Requests: 9, KeepAlive: true, Repeat: true})
+	if again.OK != 9 || again.Failed() != 0 || again.Stale != 2 {
+		t.Errorf("got %+v, want 9 ok and 2 made again", again)
+	}
 	for _, f := range r.Failures {
 		if !f.Reused || f.Received != 0 || f.Opened.IsZero() || f.Opened.After(f.Began) {
 			t.Errorf("got %+v", f)

@@ -65,10 +65,14 @@ type Result struct {
 	Local   int64 `json:"local"`
 
 	// Reused are the requests, good and failed, that were not the first on
-	// their connection. Where the server closes such a connection without having
-	// said so on the answer before, the request is lost: a client may repeat it if
-	// it is idempotent (RFC 9112, 9.3.1), and this one does not.
+	// their connection.
 	Reused int64 `json:"reused"`
+
+	// Stale are requests on kept connections that the server closed without having
+	// said so on the answer before, and without any byte of an answer. A client
+	// may make them again if they are idempotent (RFC 9112, 9.3.1); this one does so
+	// with Options.Repeat, and otherwise they are failures.
+	Stale int64 `json:"stale"`
 
 	// Moved are requests of HTTP/2 that the server declared as not processed
 	// (GOAWAY, REFUSED_STREAM) and that were made again on a new connection. They
@@ -133,6 +137,7 @@ func (l *Load) sum(workers []*worker) Result {
 		r.Bad += w.result.Bad
 		r.Local += w.result.Local
 		r.Reused += w.result.Reused
+		r.Stale += w.result.Stale
 		r.Moved += w.result.Moved
 		if w.result.Max > r.Max {
 			r.Max, r.Slowest = w.result.Max, w.result.Slowest

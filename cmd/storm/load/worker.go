@@ -131,9 +131,8 @@ func (w *worker) request() (Answer, *Failure) {
 	f := Failure{Began: time.Now(), Remote: o.Addrs[turn%len(o.Addrs)]}
 	deadline := f.Began.Add(o.Timeout)
 	a, err := w.try(&f, turn, deadline)
-	for errors.Is(err, errMoved) && time.Now().Before(deadline) {
+	for err != nil && w.again(err, &f) && time.Now().Before(deadline) {
 		w.hangUp()
-		w.result.Moved++
 		f = Failure{Began: f.Began, Remote: f.Remote}
 		a, err = w.try(&f, turn, deadline)
 	}
@@ -145,6 +144,20 @@ func (w *worker) request() (Answer, *Failure) {
 		return a, &f
 	}
 	return a, nil
+}
+
+// again reports whether a request that failed is made again, and counts it.
+func (w *worker) again(err error, f *Failure) bool {
+	if errors.Is(err, errMoved) {
+		w.result.Moved++
+		return true
+	}
+	kind := kindOf(err, f.Received)
+	if w.load.options.Repeat && f.Reused && f.Received == 0 && (kind == EOF || kind == Reset) {
+		w.result.Stale++
+		return true
+	}
+	return false
 }
 
 func (w *worker) try(f *Failure, turn int, deadline time.Time) (Answer, error) {
