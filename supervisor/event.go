@@ -216,10 +216,13 @@ type (
 	actReturnLanes struct{ gen int }
 
 	// actSignal sends a signal to the tree of the generation, as mode says.
+	// stop says that it is the one that ends the generation.
+	// stop says that it is the one that asks the generation to end.
 	actSignal struct {
 		gen    int
 		signal int
 		mode   config.KillMode
+		stop   bool
 	}
 
 	// actKill sends SIGKILL to every process of the generation; called again

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -14,6 +14,7 @@ import (
 	"github.com/supervise/supervise/handoff/intercept"
 	"github.com/supervise/supervise/handoff/shim"
 	"github.com/supervise/supervise/handoff/wire"
+	"github.com/supervise/supervise/handoff/wire/standin"
 	"github.com/supervise/supervise/supervisor/config"
 	"github.com/supervise/supervise/supervisor/listen"
 	"github.com/supervise/supervise/supervisor/logs"
@@ -59,7 +60,14 @@ type instance struct {
 	keyAt   time.Time // when
 	stopped bool      // by job control
 
-	path string // of the file that was executed
+	path    string // of the file that was executed
+	numbers []int  // fds of lanes in the child, for {fd:NAME}
+
+	flip     *flip        // tableflip's pipes, or nil
+	standin  *standin.Dir // by which a tableflip program can be drained, or nil
+	draining int          // its FIFO while it is watched, or 0
+	drained  bool         // the stand-in runs
+	stopBy   int          // the stop signal that was sent, or 0
 
 	watching context.CancelFunc // readiness
 	watchCtx context.Context    // of watching
@@ -163,6 +171,9 @@ func (r *runner) watch(in *instance) error {
 			return err
 		}
 	}
+	if err := r.watchFlip(in); err != nil {
+		return err
+	}
 	return r.poll.add(in.notify.FD(), unix.EPOLLIN, func() { r.readNotify(in) })
 }
 
@@ -195,7 +206,11 @@ func (r *runner) noteWay(in *instance) {
 
 // spec says what is executed and with what.
 func (r *runner) spec(in *instance) (*shim.Spec, error) {
-	plan, err := r.plan(in)
+	path, err := r.lookPath()
+	if err != nil {
+		return nil, err
+	}
+	plan, err := r.plan(in, path)
 	if err != nil {
 		return nil, err
 	}
@@ -210,13 +225,19 @@ func (r *runner) spec(in *instance) (*shim.Spec, error) {
 			return nil, err
 		}
 	}
-	path, err := shim.LookPath(line.Path, r.cfg.Dir, env)
-	if err != nil {
-		return nil, err
+	if in.standin != nil {
+		argv[0] = in.standin.Argv0(filepath.Base(path))
 	}
 	spec := shim.New(path, argv, env)
 	spec.Files = append([]int{r.stdin, in.output.ChildStdout(), in.output.ChildStderr()}, plan.Files...)
+	if plan.Stdin != 0 {
+		spec.Files[0] = plan.Stdin
+	}
 	spec.PIDEnv = plan.PIDEnv
+	spec.Ignore = r.ignoredAtStart(in)
+	if plan.Tame {
+		r.tame(spec)
+	}
 	if r.cfg.Watchdog > 0 {
 		spec.PIDEnv = append(spec.PIDEnv, "WATCHDOG_PID")
 	}
@@ -232,28 +253,6 @@ func (r *runner) spec(in *instance) (*shim.Spec, error) {
 	}
 	spec.Credential = r.credential
 	return spec, nil
-}
-
-// plan lends the lanes by the protocols that were asked for.
-func (r *runner) plan(in *instance) (wire.Plan, error) {
-	if len(in.lanes) == 0 || !r.offers("systemd") && !r.offers("fd") {
-		return wire.Plan{}, nil
-	}
-	listeners := make([]wire.Listener, len(in.lanes))
-	for i, lane := range in.lanes {
-		s := lane.Socket()
-		listeners[i] = wire.Listener{FD: lane.FD(), Name: s.Name(), Network: s.Network(), Addr: s.Addr()}
-	}
-	protocol := "systemd"
-	if !r.offers("systemd") {
-		protocol = "fd"
-	}
-	return wire.For(wire.Request{Protocols: []string{protocol}, Listeners: listeners, Generation: in.n})
-}
-
-// offers reports whether a protocol is among those that the user asked for.
-func (r *runner) offers(protocol string) bool {
-	return slices.Contains(r.cfg.Handoff, protocol) || slices.Contains(r.cfg.Handoff, "auto")
 }
 
 // environment is the child's whole environment.
@@ -327,7 +326,10 @@ func (r *runner) placeholders(in *instance) func(kind, name string) (string, boo
 			}
 			switch kind {
 			case "fd":
-				return strconv.Itoa(wire.FirstFD + i), true
+				if i < len(in.numbers) {
+					return strconv.Itoa(in.numbers[i]), true
+				}
+				return strconv.Itoa(wire.FirstFD + i), true // a command beside the main process: it has none
 			case "addr":
 				return s.Addr(), true
 			case "port":
@@ -365,6 +367,8 @@ func (r *runner) release(in *instance) {
 		}
 	}
 	r.closeReport(in)
+	r.closeFlip(in)
+	r.parentsGone()
 	r.dropPidfd(in)
 	if in.tree != nil {
 		if fd := in.tree.EventsFD(); fd >= 0 {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/supervise/supervise/handoff/wire/signs"
 	"github.com/supervise/supervise/supervisor/logs"
 	"github.com/supervise/supervise/supervisor/ready"
 )
@@ -25,7 +26,8 @@ type loop struct {
 	pending []news            // to be given to the machines, in order
 	looks   []*runner         // services with lanes that were returned or steered
 	timers  timers
-	tidy    timer // gives unused memory back
+	signs   signs.Cache // what the programs' files show
+	tidy    timer       // gives unused memory back
 
 	files map[string]*logs.File // log files, by path; nil while there are none
 

@@ -3,10 +3,8 @@ package supervisor
 import (
 	"context"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/supervise/supervise/supervisor/config"
 	"github.com/supervise/supervise/supervisor/listen"
 )
 
@@ -44,9 +42,7 @@ func (r *runner) perform(a action) {
 		}
 	case actSignal:
 		if in := r.instance(a.gen); in != nil && !r.nobodyLeft(in) {
-			if err := in.tree.Signal(syscall.Signal(a.signal), a.mode); err != nil {
-				r.warn(in, "cannot send "+config.SignalName(syscall.Signal(a.signal)), err)
-			}
+			r.endBySignal(in, a)
 		}
 	case actKill:
 		if in := r.instance(a.gen); in != nil {

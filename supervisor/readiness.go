@@ -292,6 +292,9 @@ func (r *runner) look(ctx context.Context, in *instance, prepare func() func(pid
 				r.lookAfter(ctx, time.Until(next), func() { r.look(ctx, in, prepare, settler, settled) })
 				return
 			}
+			if r.flipWaits(in) {
+				return // Ready() will say so
+			}
 			settled(seen)
 			r.becameReady(in, "seen listening", true)
 		})

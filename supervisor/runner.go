@@ -21,12 +21,15 @@ type runner struct {
 	instances map[int]*instance // by generation, until released
 	spare     *instance         // prepared for the next generation, or nil
 
-	served   map[*listen.Socket]bool // sockets that the last ready generation was seen to serve; nil: none was ready yet
-	numbered []*listen.Socket        // each socket by its number, for settlers
-	noFilter error                   // why bind(2) is not intercepted
-	unheld   map[string]bool         // reasons for which a listener could not be kept, as logged
-	speaks   bool                    // a generation said READY=1
-	way      string                  // how processes are found, as logged
+	served       map[*listen.Socket]bool // sockets that the last ready generation was seen to serve; nil: none was ready yet
+	numbered     []*listen.Socket        // each socket by its number, for settlers
+	noFilter     error                   // why bind(2) is not intercepted
+	unheld       map[string]bool         // reasons for which a listener could not be kept, as logged
+	speaks       bool                    // a generation said READY=1, or acknowledged
+	ack          *ackSocket              // of Einhorn's workers, or nil
+	standinFails bool                    // a SIGHUP did not make it upgrade to the stand-in
+	stopKills    bool                    // it was seen not to handle its stop signal
+	way          string                  // how processes are found, as logged
 
 	places places // of its output
 
@@ -47,6 +50,11 @@ type runner struct {
 }
 
 func newRunner(l *loop, cfg *config.Service, seed uint64) *runner {
+	if sig := stopSignal(cfg); sig != 0 {
+		own := *cfg
+		own.KillSignal = sig
+		cfg = &own
+	}
 	r := &runner{loop: l, cfg: cfg, s: newService(cfg, seed), instances: map[int]*instance{}}
 	r.due = timer{index: -1, f: func() { r.send(evDeadline{}) }}
 	return r
@@ -115,6 +123,10 @@ func (r *runner) giveBack() {
 			r.closeOutput(in)
 		}
 	}
+	for _, in := range r.instances {
+		r.closeFlip(in)
+	}
+	r.closeAck()
 	r.dropSpare()
 	r.elder.close()
 	r.closeListeners()

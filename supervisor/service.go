@@ -141,6 +141,12 @@ func (s *service) gen(n int) *generation {
 	return nil
 }
 
+// serves reports whether a generation was not told to end and has not ended.
+func (s *service) serves(n int) bool {
+	g := s.gen(n)
+	return g != nil && !g.exited && g.cause == causeNone && g.state != genKilling && g.state != genGone
+}
+
 // remove forgets a generation that is gone.
 func (s *service) remove(g *generation) {
 	for i, x := range s.gens {

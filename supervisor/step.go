@@ -562,7 +562,7 @@ func (s *service) signalStop(now time.Time, g *generation) {
 		s.onExited(now, g, Exit{Unknown: true}, 0)
 		return
 	}
-	s.do(actSignal{gen: g.n, signal: sig, mode: mode})
+	s.do(actSignal{gen: g.n, signal: sig, mode: mode, stop: true})
 	if s.cfg.SendSIGHUP {
 		s.do(actSignal{gen: g.n, signal: int(syscall.SIGHUP), mode: mode})
 	}

@@ -148,6 +148,11 @@ func (l *loop) open(o Options) (err error) {
 	if l.runDir == "" {
 		l.log.Debug("no private directory to be had, using abstract notify sockets")
 	}
+	for _, r := range l.runners {
+		if err := r.openHandoff(); err != nil {
+			return &StartError{Status: ExitUsage, Err: err}
+		}
+	}
 	if l.only() != nil {
 		l.tty = openTerminal()
 	} else if l.stdin, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
@@ -204,14 +209,7 @@ func (r *runner) check() error {
 
 // checkSupported refuses what the configuration knows and this version does not do.
 func checkSupported(cfg *config.Service) error {
-	for _, name := range cfg.Handoff {
-		switch name {
-		case "auto", "systemd", "fd", "intercept", "none":
-		default:
-			return fmt.Errorf("handoff %s is not supported yet: write auto, systemd, fd, intercept or none", name)
-		}
-	}
-	return nil
+	return checkHandoff(cfg)
 }
 
 // close gives back everything that belongs to the supervisor as a whole. What
@@ -256,8 +254,9 @@ func (r *runner) resolveCommand() error {
 			return &StartError{Status: ExitUsage, Err: fmt.Errorf("cannot run in another directory: %s is none", r.cfg.Dir)}
 		}
 	}
-	_, err = shim.LookPath(r.mainLine().Path, r.cfg.Dir, env)
+	path, err := shim.LookPath(r.mainLine().Path, r.cfg.Dir, env)
 	if err == nil {
+		r.lookAtProgram(path)
 		return nil
 	}
 	e := &StartError{Status: ExitNotFound, Err: err}

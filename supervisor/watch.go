@@ -89,6 +89,9 @@ func (l *loop) reap() {
 		}
 		in := l.mains[e.PID]
 		r := in.of
+		if r.succeeded(in, exitOf(e)) {
+			continue // it is an orphan now, like others
+		}
 		r.exit(in, exitOf(e))
 		l.decide() // act: the next generation may start now
 		delete(l.mains, e.PID)
@@ -147,6 +150,7 @@ func (r *runner) exit(in *instance, e Exit) {
 		return
 	}
 	in.exited = true
+	r.noteStopKills(in, e)
 	r.readReport(in)
 	r.readNotify(in)
 	if in.output != nil {

@@ -11,10 +11,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/supervise/supervise/handoff/wire/standin"
 	"github.com/supervise/supervise/supervisor"
 )
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() {
+	standin.Play()
+	os.Exit(run(os.Args[1:]))
+}
 
 // run is main without the exit: the test binary plays supervise with it.
 func run(args []string) int {

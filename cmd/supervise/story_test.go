@@ -17,10 +17,12 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/supervise/supervise/handoff/wire/standin"
 	"github.com/supervise/supervise/supervisor/proc"
 )
 
 func TestMain(m *testing.M) {
+	standin.Play() // before anybody looks at our name
 	programs := map[string]func(){
 		"supervise": main,
 		"server":    server,

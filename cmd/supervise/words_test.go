@@ -181,7 +181,7 @@ func words() map[string]func(*testscript.TestScript, bool, []string) {
 	add("address", 2, "VAR NAME [SOCKET [INDEX]]: reads it from the log", address)
 	add("ask", 1, "ADDRESS[/PATH] [REGEXP]: what is served there matches; with !, the connection is refused", ask)
 	add("pid", 2, "VAR ADDRESS: who answers there", pidOf)
-	add("hold", 2, "NAME ADDRESS: sends a request and does not wait for the answer", hold)
+	add("hold", 2, "NAME ADDRESS[/PATH]: sends a request and does not wait for the answer", hold)
 	add("held", 2, "NAME REGEXP: waits for the answer", answered)
 	add("behave", 1, "STEP...: what a server @behave does", behave)
 	add("nothing", 1, "left: no process of the story lives", nothing)
@@ -193,6 +193,7 @@ func words() map[string]func(*testscript.TestScript, bool, []string) {
 	add("reserve", 1, "VAR: a free TCP port, which nobody else is given until it is released", reserve)
 	add("release", 1, "VAR", release)
 	add("static", 1, "VAR: path of examples/plain, built without cgo", static)
+	add("flip", 1, "VAR: path of examples/tableflip", flip)
 	add("manager", 1, "NAME: a service manager above, at $WORK/NAME.sock; NAME.log has what it is told", manager)
 	add("listening", 1, "ADDRESS: an unsupervised unix listener, until the end of the story", listening)
 	interceptWords(add)
@@ -488,9 +489,13 @@ func pidOf(ts *testscript.TestScript, s *story, _ bool, args []string) {
 func hold(ts *testscript.TestScript, s *story, _ bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	c, err := dial(ctx, args[1])
+	addr, path := args[1], ""
+	if !strings.HasPrefix(addr, "/") {
+		addr, path, _ = strings.Cut(addr, "/")
+	}
+	c, err := dial(ctx, addr)
 	ts.Check(err)
-	_, err = io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")
+	_, err = io.WriteString(c, "GET /"+path+" HTTP/1.0\r\n\r\n")
 	ts.Check(err)
 	s.held[args[0]] = c
 }
@@ -536,22 +541,35 @@ func same(ts *testscript.TestScript, _ *story, neg bool, args []string) {
 	}
 }
 
-// buildPlain builds the example once for all stories and gives its bytes, so
-// that no file is left.
-var buildPlain = sync.OnceValues(func() ([]byte, error) {
+// buildPlain and buildFlip build an example once for all stories and give its
+// bytes, so that no file is left.
+var (
+	buildPlain = sync.OnceValues(func() ([]byte, error) { return buildExample("plain") })
+	buildFlip  = sync.OnceValues(func() ([]byte, error) { return buildExample("tableflip") })
+)
+
+func buildExample(name string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "supervise-story-*")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	file := filepath.Join(dir, "plain")
-	c := exec.Command("go", "build", "-o", file, "../../examples/plain")
+	file := filepath.Join(dir, name)
+	c := exec.Command("go", "build", "-o", file, "../../examples/"+name)
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := c.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, out)
 	}
 	return os.ReadFile(file)
-})
+}
+
+func flip(ts *testscript.TestScript, _ *story, _ bool, args []string) {
+	text, err := buildFlip()
+	ts.Check(err)
+	own := filepath.Join(ts.Getenv("WORK"), "flip")
+	ts.Check(os.WriteFile(own, text, 0o755))
+	ts.Setenv(args[0], own)
+}
 
 func static(ts *testscript.TestScript, _ *story, _ bool, args []string) {
 	text, err := buildPlain()

@@ -2,6 +2,7 @@ package shim
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -135,7 +136,7 @@ func build(spec *Spec, reportFD int) (p *program, err error) {
 	p.head.calls = uintptr(calls)
 	p.head.report = uintptr(p.alloc(reportSize))
 
-	p.signals()
+	p.signals(spec.Ignore)
 	pid := p.number()
 	p.add(StagePID, 0, unix.SYS_GETPID).save = pid
 	if spec.Setpgid || spec.Foreground >= 0 {
@@ -185,13 +186,19 @@ func build(spec *Spec, reportFD int) (p *program, err error) {
 
 // signals sets every disposition to default. execve(2) does so for handlers
 // but keeps what is ignored: os/signal ignores some, and nohup(1) SIGHUP.
-func (p *program) signals() {
+func (p *program) signals(ignore []unix.Signal) {
 	sigdfl := uintptr(p.alloc(32)) // struct sigaction of zeros
+	ignored := p.alloc(32)
+	*(*uintptr)(ignored) = 1 // SIG_IGN
 	for sig := 1; sig <= 64; sig++ {
 		if sig == int(unix.SIGKILL) || sig == int(unix.SIGSTOP) {
 			continue
 		}
-		p.add(StageSignals, sig, unix.SYS_RT_SIGACTION, uintptr(sig), sigdfl, 0, 8)
+		action := sigdfl
+		if slices.Contains(ignore, unix.Signal(sig)) {
+			action = uintptr(ignored)
+		}
+		p.add(StageSignals, sig, unix.SYS_RT_SIGACTION, uintptr(sig), action, 0, 8)
 	}
 }
 

@@ -7,8 +7,8 @@ import (
 // Spec says what is started and in which state its main begins. Begin with
 // New: the zero value means "umask 0, foreground of terminal 0".
 //
-// Whatever it says, the child begins with all signals at their default and
-// none blocked, with no descriptor beyond Files, and with the soft
+// Whatever else it says, the child begins with all signals but those of Ignore
+// at their default and none blocked, with no descriptor beyond Files, and with the soft
 // RLIMIT_NOFILE that this process was started with, not the one that Go's
 // runtime raised, unless Limits asks otherwise.
 type Spec struct {
@@ -45,6 +45,8 @@ type Spec struct {
 	// rt_sigprocmask, execve, write and exit_group. Needs NoNewPrivs or
 	// CAP_SYS_ADMIN after Credential.
 	Filter []unix.SockFilter
+	// Ignore are signals that the child begins with ignored, as nohup(1) has it.
+	Ignore []unix.Signal
 }
 
 // Limit is one resource limit of prlimit(2).

@@ -92,6 +92,7 @@ type Service struct {
 	RuntimeRandom time.Duration // RuntimeRandomizedExtraSec=, up to which RuntimeMax is made longer; 0
 
 	KillSignal     syscall.Signal // KillSignal=
+	KillGiven      bool           // KillSignal= was written: a protocol's own stop signal does not replace it
 	RestartSignal  syscall.Signal // RestartKillSignal=, 0: KillSignal
 	WatchdogSignal syscall.Signal // WatchdogSignal=, SIGABRT by default
 	KillMode       KillMode       // KillMode=

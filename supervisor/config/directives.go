@@ -363,9 +363,16 @@ func commandDirectives() []Directive {
 }
 
 func stopDirectives() []Directive {
+	kill := scalar("Service", "KillSignal", "kill-signal", argSignal, "signal that asks the service to stop",
+		func(s *Service) *syscall.Signal { return &s.KillSignal }, ParseSignal, SignalName)
+	setKill := kill.Set
+	kill.Set = func(s *Service, value string) error {
+		err := setKill(s, value)
+		s.KillGiven = err == nil && value != ""
+		return err
+	}
 	return []Directive{
-		scalar("Service", "KillSignal", "kill-signal", argSignal, "signal that asks the service to stop",
-			func(s *Service) *syscall.Signal { return &s.KillSignal }, ParseSignal, SignalName),
+		kill,
 		word("Service", "KillMode", "kill-mode", "which processes get the signals", killModeWords(), "",
 			func(s *Service) *KillMode { return &s.KillMode }),
 		scalar("Service", "FinalKillSignal", "final-kill-signal", argSignal, "signal that ends what is left after timeout-stop",
@@ -556,7 +563,10 @@ func restartWords() []Restart {
 
 // handoffWords are the protocols of --handoff.
 func handoffWords() []string {
-	return []string{"auto", "systemd", "tableflip", "server-starter", "einhorn", "fd", "intercept", "none"}
+	return []string{
+		"auto", "systemd", "tableflip", "server-starter", "einhorn", "fd", "intercept", "none",
+		"nginx", "php-fpm", "unicorn", "puma", "gunicorn", "inetd", "grace", "endless", "overseer", "goagain",
+	}
 }
 
 func exitSet(name, flag, help string, at func(*Service) *ExitSet) Directive {

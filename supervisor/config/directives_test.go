@@ -106,7 +106,7 @@ func TestDirectives(t *testing.T) {
 		}
 	}
 	// What no directive of a service says.
-	exempt := strings.Fields("Name Instance At OnDemand Dependencies Conditions SocketUnits Description Start DirOptional DirHome TruncateOut")
+	exempt := strings.Fields("Name Instance At OnDemand Dependencies Conditions SocketUnits Description Start DirOptional DirHome KillGiven TruncateOut")
 	kind := reflect.TypeFor[Service]()
 	for i := range kind.NumField() {
 		if name := kind.Field(i).Name; !slices.Contains(exempt, name) && !touched[name] {

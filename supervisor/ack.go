@@ -1,0 +1,164 @@
+package supervisor
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/supervise/supervise/handoff/wire"
+)
+
+// ackSocket is where Einhorn workers acknowledge: one for each service, for
+// they say who they are, and the kernel says whether that is true.
+type ackSocket struct {
+	fd      int
+	path    string
+	readers map[int]bool // connections that have not sent their line yet
+}
+
+const (
+	ackLine     = 4096            // longest line
+	ackReaders  = 32              // connections at a time
+	ackPatience = 5 * time.Second // until a connection must have sent its line
+)
+
+// ackAddress is the path of the service's ack socket; "" when there is none.
+func (r *runner) ackAddress() string {
+	if r.ack == nil {
+		return ""
+	}
+	return r.ack.path
+}
+
+// openAck opens the ack socket of a service that offers Einhorn's protocol.
+func (r *runner) openAck() error {
+	if !r.offers("einhorn") || r.set == nil || len(r.set.Sockets()) == 0 {
+		return nil
+	}
+	err := r.listenAck()
+	if err != nil && r.isAuto() {
+		r.log.Debug("einhorn is not offered", "service", r.cfg.Name, "because", err)
+		return nil
+	}
+	return err
+}
+
+func (r *runner) listenAck() error {
+	if r.runDir == "" {
+		return fmt.Errorf("cannot open an ack socket for einhorn: no directory can be made for it; set XDG_RUNTIME_DIR or TMPDIR")
+	}
+	a := &ackSocket{path: filepath.Join(r.runDir, r.cfg.Name+".ack"), readers: map[int]bool{}}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("cannot open an ack socket for einhorn: %w", err)
+	}
+	a.fd = fd
+	if err = unix.Bind(fd, &unix.SockaddrUnix{Name: a.path}); err == nil {
+		if err = unix.Chmod(a.path, 0o666); err == nil { // a command of another user
+			if err = unix.Listen(fd, ackReaders); err == nil {
+				err = r.poll.add(fd, unix.EPOLLIN, r.acceptAck)
+			}
+		}
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		_ = os.Remove(a.path)
+		return fmt.Errorf("cannot open an ack socket for einhorn at %s: %w", a.path, err)
+	}
+	r.ack = a
+	return nil
+}
+
+func (r *runner) closeAck() {
+	a := r.ack
+	if a == nil {
+		return
+	}
+	r.ack = nil
+	for fd := range a.readers {
+		r.poll.remove(fd)
+		_ = unix.Close(fd)
+	}
+	r.poll.remove(a.fd)
+	_ = unix.Close(a.fd)
+	_ = os.Remove(a.path)
+}
+
+// acceptAck takes one connection; the poller comes again for the next.
+func (r *runner) acceptAck() {
+	a := r.ack
+	fd, _, err := unix.Accept4(a.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+	if err != nil {
+		return // it went away
+	}
+	if len(a.readers) >= ackReaders {
+		_ = unix.Close(fd)
+		return
+	}
+	var line []byte
+	read := func() {
+		b := make([]byte, ackLine)
+		n, err := unix.Read(fd, b)
+		if err == unix.EAGAIN || err == unix.EINTR {
+			return
+		}
+		line = append(line, b[:max(0, n)]...)
+		if n > 0 && len(line) < ackLine && !bytes.ContainsRune(line, '\n') {
+			return
+		}
+		if r.acknowledged(fd, line) || n <= 0 || len(line) >= ackLine {
+			r.dropAck(fd) // as Einhorn does after an ack
+		}
+		line = nil
+	}
+	if err := r.poll.add(fd, unix.EPOLLIN, read); err != nil {
+		_ = unix.Close(fd)
+		return
+	}
+	a.readers[fd] = true
+	r.after(ackPatience, func() { r.dropAck(fd) })
+	read()
+}
+
+func (r *runner) dropAck(fd int) {
+	if r.ack == nil || !r.ack.readers[fd] {
+		return
+	}
+	delete(r.ack.readers, fd)
+	r.poll.remove(fd)
+	_ = unix.Close(fd)
+}
+
+// acknowledged hears one line. Who sent it must be a process of the generation
+// that it speaks of.
+func (r *runner) acknowledged(fd int, line []byte) bool {
+	pid, ok := wire.ParseAck(line)
+	if !ok {
+		return false
+	}
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return false
+	}
+	for _, in := range r.instances {
+		if in.exited || in.tree == nil || in.pid == 0 {
+			continue
+		}
+		pids, err := in.tree.Pids()
+		if err != nil || !slices.Contains(pids, pid) || !slices.Contains(pids, int(cred.Pid)) {
+			continue
+		}
+		if r.waitsForProtocol() {
+			in.said, r.speaks = true, true // like READY=1: the next one must say so, too
+			r.becameReady(in, "einhorn ack", true)
+		}
+		return true
+	}
+	r.log.Warn("acknowledgement of a stranger ignored", "service", r.cfg.Name, "sender", cred.Pid, "of", pid)
+	return true
+}
