@@ -19,6 +19,8 @@ func play(part string) {
 			fmt.Println(kv)
 		}
 		fmt.Println("pid", os.Getpid())
+	case "tame":
+		fmt.Print(playTame())
 	case "grandchild-limit":
 		soft, hard, _ := nofile.Original()
 		var now unix.Rlimit

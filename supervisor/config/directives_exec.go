@@ -52,7 +52,7 @@ func execDirectives() []Directive {
 
 		setting("RemainAfterExit", argBool, "still up when its processes have exited", func(s *Service) *bool { return &s.RemainExited }, ParseBool, FormatBool),
 		wordOf("ExitType", "whose exit is the service's: the main process's, or that of the last of all", []ExitType{ExitMain, ExitCgroup}, func(s *Service) *ExitType { return &s.ExitType }),
-		setting("PIDFile", argPath, "file with the pid of the main process, of Type=forking", func(s *Service) *string { return &s.PIDFile }, parsePIDFile, plainText),
+		scalar("Service", "PIDFile", "pid-file", argPath, "file with the pid of the main process, of a server that goes into the background or upgrades itself", func(s *Service) *string { return &s.PIDFile }, parsePIDFile, plainText),
 		setting("GuessMainPID", argBool, "guess the main process of Type=forking without PIDFile=", func(s *Service) *bool { return &s.GuessMain }, ParseBool, FormatBool),
 		wordOf("NotifyAccess", "whose notify messages count", []NotifyAccess{NotifyNone, NotifyMain, NotifyExec, NotifyAll}, func(s *Service) *NotifyAccess { return &s.NotifyAccess }),
 		setting("ReloadSignal", argSignal, "signal that reloads Type=notify-reload", func(s *Service) *syscall.Signal { return &s.ReloadSignal }, ParseSignal, SignalName),
@@ -99,7 +99,7 @@ func execDirectives() []Directive {
 	// What the supervisor does not carry out yet.
 	for _, name := range []string{
 		"PassEnvironment", "UnsetEnvironment", "SupplementaryGroups", "OOMScoreAdjust", "NoNewPrivileges", "CapabilityBoundingSet",
-		"AmbientCapabilities", "IgnoreSIGPIPE", "RuntimeDirectoryPreserve", "ExitType", "PIDFile", "GuessMainPID", "NotifyAccess",
+		"AmbientCapabilities", "IgnoreSIGPIPE", "RuntimeDirectoryPreserve", "ExitType", "GuessMainPID", "NotifyAccess",
 		"ReloadSignal", "RestartKillSignal", "TimeoutStartFailureMode", "TimeoutStopFailureMode", "RestartMode", "StandardInput",
 		"SyslogLevelPrefix",
 	} {

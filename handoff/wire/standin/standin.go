@@ -44,14 +44,18 @@ type Dir struct {
 // other than ours may pass through it. The caller removes it with Remove.
 func Make(dir, target, name, own string) (*Dir, error) {
 	d := &Dir{path: dir, drain: -1}
+	made := false
 	fail := func(err error) (*Dir, error) {
-		_ = os.RemoveAll(dir)
+		if made {
+			_ = os.RemoveAll(dir)
+		}
 		return nil, fmt.Errorf("cannot make a stand-in for %s: %w", target, err)
 	}
 	for _, sub := range []string{dir, filepath.Join(dir, links)} {
 		if err := os.Mkdir(sub, 0o711); err != nil {
 			return fail(err)
 		}
+		made = true
 		if err := os.Chmod(sub, 0o711); err != nil { // the umask narrowed it
 			return fail(err)
 		}
