@@ -1,0 +1,349 @@
+package container
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// engineEnv makes the test binary the engine's second half: it finds itself in
+// new namespaces, makes them a container, and executes the command.
+const engineEnv = "CONTAINER_TEST_ENGINE"
+
+// box says what a container is like.
+type box struct {
+	Root    string   // an empty directory, for the root file system
+	Files   []string // of the host, which go into /bin there
+	Command []string
+	Env     []string
+	UID     int // inside; 0 is root without capabilities
+	Caps    []uintptr
+	Trace   bool // the profile as with CAP_SYS_PTRACE
+}
+
+// enter makes this process, born into new namespaces, the command of the box.
+func enter() {
+	runtime.LockOSThread()
+	var b box
+	err := json.Unmarshal([]byte(os.Getenv(engineEnv)), &b)
+	if err == nil {
+		err = b.enter()
+	}
+	fmt.Fprintln(os.Stderr, "engine:", err)
+	os.Exit(125)
+}
+
+func (b *box) enter() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Mount("tmpfs", b.Root, "tmpfs", 0, "mode=755"); err != nil {
+		return fmt.Errorf("mount the root: %w", err)
+	}
+	for _, dir := range []string{"bin", "proc", "dev", "sys", "etc", "old"} {
+		if err := os.Mkdir(filepath.Join(b.Root, dir), 0o755); err != nil {
+			return err
+		}
+	}
+	for _, file := range b.Files {
+		text, err := os.ReadFile(file)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(b.Root, "bin", filepath.Base(file)), text, 0o755)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	// The devices that every image has; a user namespace cannot make them.
+	for _, dev := range []string{"null", "zero", "random", "urandom"} {
+		at := filepath.Join(b.Root, "dev", dev)
+		if err := os.WriteFile(at, nil, 0o666); err != nil {
+			return err
+		}
+		if err := unix.Mount("/dev/"+dev, at, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount /dev/%s: %w", dev, err)
+		}
+	}
+	if err := unix.Mount("/sys", filepath.Join(b.Root, "sys"), "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("mount /sys: %w", err)
+	}
+	if err := unix.Mount("proc", filepath.Join(b.Root, "proc"), "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mount /proc: %w", err)
+	}
+	if err := unix.PivotRoot(b.Root, filepath.Join(b.Root, "old")); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	if err := unix.Unmount("/old", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("leave the old root: %w", err)
+	}
+	// Read-only, all that is there: the root, /sys and with it the cgroups.
+	ro := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	for _, at := range []string{"/sys", "/"} {
+		flags := uint(unix.AT_RECURSIVE)
+		if at == "/" {
+			flags = 0 // /proc stays as it is
+		}
+		if err := unix.MountSetattr(unix.AT_FDCWD, at, flags, &ro); err != nil {
+			return fmt.Errorf("make %s read-only: %w", at, err)
+		}
+	}
+	if err := loopback(); err != nil {
+		return err
+	}
+	if err := unix.Sethostname([]byte("container")); err != nil {
+		return err
+	}
+	if err := b.drop(); err != nil {
+		return err
+	}
+	path := filepath.Join("/bin", filepath.Base(b.Command[0]))
+	return fmt.Errorf("execute %s: %w", path, unix.Exec(path, append([]string{path}, b.Command[1:]...), b.Env))
+}
+
+// loopback sets the interface up, which a new network namespace has down.
+func loopback() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	r, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	r.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, r)
+}
+
+// drop gives up what engines take away.
+func (b *box) drop() error {
+	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
+		if !slices.Contains(b.Caps, c) {
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil && err != unix.EINVAL {
+				return fmt.Errorf("drop capability %d: %w", c, err)
+			}
+		}
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	if b.UID != 0 {
+		if _, _, e := unix.RawSyscall(unix.SYS_SETRESGID, uintptr(b.UID), uintptr(b.UID), uintptr(b.UID)); e != 0 {
+			return fmt.Errorf("setgid: %w", e)
+		}
+		if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(b.UID), uintptr(b.UID), uintptr(b.UID)); e != 0 {
+			return fmt.Errorf("setuid: %w", e)
+		}
+	}
+	var set [2]unix.CapUserData
+	for _, c := range b.Caps {
+		set[c/32].Effective |= 1 << (c % 32)
+		set[c/32].Permitted |= 1 << (c % 32)
+	}
+	// In the filter's place: after it nothing here may need a denied call.
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	if _, _, e := unix.RawSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&set[0])), 0); e != 0 {
+		return fmt.Errorf("capset: %w", e)
+	}
+	// As root of the namespace, what is executed has the bounding set again.
+	return installProfile(b.Trace)
+}
+
+// container is a box that runs.
+type container struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	log  *words
+	pid  int // of the container's PID 1, here
+	dead chan struct{}
+}
+
+// start runs the command in a container.
+func (b box) start(t *testing.T, memory int64) *container {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: an engine does")
+	}
+	b.Root = t.TempDir()
+	text, err := json.Marshal(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &container{t: t, cmd: exec.Command(exe), log: newWords(), dead: make(chan struct{})}
+	c.cmd.Env = append(os.Environ(), engineEnv+"="+string(text), "GORACE=atexit_sleep_ms=0")
+	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
+	const ids = 65536
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWUSER | unix.CLONE_NEWCGROUP,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 100000, Size: ids}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 100000, Size: ids}},
+		Credential:  &syscall.Credential{Uid: 0, Gid: 0},
+		Pdeathsig:   syscall.SIGKILL,
+	}
+	if err := os.Chmod(b.Root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	openWay(t, b.Root)
+	openWay(t, exe)
+	if memory > 0 {
+		group := limited(t, memory)
+		c.cmd.SysProcAttr.UseCgroupFD = true
+		c.cmd.SysProcAttr.CgroupFD = group
+	}
+	if err := c.cmd.Start(); err != nil {
+		if strings.Contains(err.Error(), "operation not permitted") || strings.Contains(err.Error(), "no space left") {
+			t.Skip("no user namespace can be made here:", err)
+		}
+		t.Fatal(err)
+	}
+	c.pid = c.cmd.Process.Pid
+	go func() { _ = c.cmd.Wait(); close(c.dead) }()
+	t.Cleanup(func() {
+		_ = c.cmd.Process.Kill() // the end of PID 1 is the end of all
+		<-c.dead
+		if t.Failed() {
+			t.Logf("the log:\n%s", c.log)
+		}
+	})
+	return c
+}
+
+// openWay lets the users of the container come to a path: t.TempDir is closed
+// to others.
+func openWay(t *testing.T, path string) {
+	t.Helper()
+	for dir := filepath.Dir(path); dir != "/" && strings.HasPrefix(dir, os.TempDir()+"/"); dir = filepath.Dir(dir) {
+		st, err := os.Stat(dir)
+		if err == nil && st.Mode().Perm()&0o5 != 0o5 {
+			err = os.Chmod(dir, st.Mode().Perm()|0o5)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// limited makes a control group with so much memory, as engines do; its
+// descriptor is closed, and the group removed, at the end of the test.
+func limited(t *testing.T, memory int64) int {
+	t.Helper()
+	root := cgroupRoot(t)
+	dir, err := os.MkdirTemp(root, "supervise-container-")
+	if err != nil {
+		t.Skip("no control group can be made here:", err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	for file, value := range map[string]int64{"memory.max": memory, "memory.swap.max": 0} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(strconv.FormatInt(value, 10)), 0o644); err != nil {
+			t.Skip("memory cannot be limited here:", err)
+		}
+	}
+	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	return fd
+}
+
+// cgroupRoot is where cgroup v2 is mounted.
+func cgroupRoot(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		before, after, _ := strings.Cut(line, " - ")
+		if f := strings.Fields(before); strings.HasPrefix(after, "cgroup2 ") && len(f) > 4 {
+			return f[4]
+		}
+	}
+	t.Skip("no cgroup v2 here")
+	return ""
+}
+
+// inside runs the test binary with an environment in the network of the
+// container.
+func (c *container) inside(env string, args ...string) *exec.Cmd {
+	exe, err := os.Executable()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	cmd := exec.Command("nsenter", append([]string{"--net=/proc/" + strconv.Itoa(c.pid) + "/ns/net", exe}, args...)...)
+	cmd.Env = append(os.Environ(), env, "GORACE=atexit_sleep_ms=0")
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// wait waits for the end of the container, and gives its status as a shell
+// would.
+func (c *container) wait() int {
+	c.t.Helper()
+	c.log.within(c.t, "the end of the container", func(string) bool {
+		select {
+		case <-c.dead:
+			return true
+		default:
+			return false
+		}
+	})
+	state := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if state.Signaled() {
+		return 128 + int(state.Signal())
+	}
+	return state.ExitStatus()
+}
+
+// processes are the pids of the container, ours and not its.
+func (c *container) processes() []int {
+	var all []int
+	ours, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", c.pid))
+	if err != nil {
+		return nil
+	}
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		if ns, err := os.Readlink(dir + "/ns/pid"); err == nil && ns == ours {
+			pid, _ := strconv.Atoi(filepath.Base(dir))
+			all = append(all, pid)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// zombies among them.
+func (c *container) zombies() int {
+	n := 0
+	for _, pid := range c.processes() {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if i := strings.LastIndexByte(string(text), ')'); i > 0 && strings.HasPrefix(string(text)[i:], ") Z") {
+			n++
+		}
+	}
+	return n
+}
+
