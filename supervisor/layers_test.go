@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 	"cmd/supervise":       {"supervisor", "handoff/"},
 	"cmd/storm":           {"cmd/storm/", "supervisor/sockdiag"},
 	"examples":            {"handoff"},
+	"packaging":           {},
 }
 
 // rule finds what pkg may import: its own entry or that of the folder it is in.

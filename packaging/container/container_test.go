@@ -30,7 +30,7 @@ var built = make(map[string]string)
 
 // Roles of the test binary.
 const (
-	stormEnv  = "CONTAINER_TEST_STORM"  // load an address until standard input ends
+	stormEnv = "CONTAINER_TEST_STORM" // load an address until standard input ends
 )
 
 func TestMain(m *testing.M) {
@@ -56,6 +56,10 @@ func run(m *testing.M) int {
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		return 1
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { // the users of the containers read them
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	for _, name := range []string{"supervise", "hello", "oldbind", "litter"} {
@@ -196,7 +200,16 @@ func (w *words) within(t *testing.T, what string, ok func(text string) bool) {
 // await waits until it was said n times.
 func (c *container) await(said string, n int) {
 	c.t.Helper()
-	c.log.within(c.t, fmt.Sprintf("%d times %q", n, said), func(text string) bool { return strings.Count(text, said) >= n })
+	c.log.within(c.t, fmt.Sprintf("%d times %q", n, said), func(text string) bool {
+		select {
+		case <-c.dead:
+			if text = c.log.String(); strings.Count(text, said) < n {
+				c.t.Fatalf("the container ended and did not say %q", said)
+			}
+		default:
+		}
+		return strings.Count(text, said) >= n
+	})
 }
 
 func (c *container) signal(sig syscall.Signal) {
@@ -256,6 +269,46 @@ func TestServerThatKnowsListenFDs(t *testing.T) {
 	}
 }
 
+// What the Containerfile says runs as its user.
+func TestImage(t *testing.T) {
+	text, err := os.ReadFile("Containerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := box{Files: []string{built["supervise"], built["hello"]}}
+	var entry, cmd []string
+	for line := range strings.Lines(string(text)) {
+		word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch word {
+		case "ENTRYPOINT":
+			err = json.Unmarshal([]byte(rest), &entry)
+		case "CMD":
+			err = json.Unmarshal([]byte(rest), &cmd)
+		case "USER":
+			uid, _, _ := strings.Cut(rest, ":")
+			b.UID, err = strconv.Atoi(uid)
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+	}
+	b.Command = append(entry, cmd...)
+	c := b.start(t, memory)
+	c.await(" ready: ", 1)
+	l := c.storm("127.0.0.1:8080")
+	l.other()
+	c.signal(unix.SIGHUP)
+	l.other()
+	c.await("rollout done", 1)
+	if r := l.end(); len(r.Failures) > 0 {
+		t.Errorf("%d failures, the first: %v", len(r.Failures), &r.Failures[0])
+	}
+	c.signal(unix.SIGTERM)
+	if status := c.wait(); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}
+
 // A server that binds by itself: with CAP_SYS_PTRACE it loses nothing; with
 // the profile's denial of pidfd_getfd(2) it has a plain restart, and the log
 // says why and what to do.
@@ -291,8 +344,9 @@ func TestServerThatBinds(t *testing.T) {
 				}
 			}
 			k.signal(unix.SIGTERM)
-			k.wait()
-			t.Log(k.log)
+			if status := k.wait(); status != 0 {
+				t.Errorf("exit status %d", status)
+			}
 		})
 	}
 }

@@ -3,6 +3,7 @@ package container
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -45,6 +47,17 @@ func enter() {
 }
 
 func (b *box) enter() error {
+	if _, err := os.Stdin.Read(make([]byte, 1)); err != io.EOF {
+		return fmt.Errorf("wait for the limits: %w", err)
+	}
+	null, err := unix.Open("/dev/null", unix.O_RDONLY, 0)
+	if err == nil {
+		err = unix.Dup3(null, 0, 0)
+		unix.Close(null)
+	}
+	if err != nil {
+		return err
+	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
@@ -60,6 +73,9 @@ func (b *box) enter() error {
 		text, err := os.ReadFile(file)
 		if err == nil {
 			err = os.WriteFile(filepath.Join(b.Root, "bin", filepath.Base(file)), text, 0o755)
+		}
+		if err == nil { // where the Containerfile has it
+			err = os.Symlink(filepath.Join("bin", filepath.Base(file)), filepath.Join(b.Root, filepath.Base(file)))
 		}
 		if err != nil {
 			return err
@@ -203,11 +219,15 @@ func (b box) start(t *testing.T, memory int64) *container {
 	}
 	openWay(t, b.Root)
 	openWay(t, exe)
-	if memory > 0 {
-		group := limited(t, memory)
-		c.cmd.SysProcAttr.UseCgroupFD = true
-		c.cmd.SysProcAttr.CgroupFD = group
+	// It waits to be let go until it is where its memory is limited.
+	wait, release, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer release.Close()
+	defer wait.Close()
+	c.cmd.Stdin = wait
+	group := limited(t, memory)
 	if err := c.cmd.Start(); err != nil {
 		if strings.Contains(err.Error(), "operation not permitted") || strings.Contains(err.Error(), "no space left") {
 			t.Skip("no user namespace can be made here:", err)
@@ -215,6 +235,11 @@ func (b box) start(t *testing.T, memory int64) *container {
 		t.Fatal(err)
 	}
 	c.pid = c.cmd.Process.Pid
+	if group != "" {
+		if err := os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(c.pid)), 0o644); err != nil {
+			t.Error(err)
+		}
+	}
 	go func() { _ = c.cmd.Wait(); close(c.dead) }()
 	t.Cleanup(func() {
 		_ = c.cmd.Process.Kill() // the end of PID 1 is the end of all
@@ -241,47 +266,58 @@ func openWay(t *testing.T, path string) {
 	}
 }
 
-// limited makes a control group with so much memory, as engines do; its
-// descriptor is closed, and the group removed, at the end of the test.
-func limited(t *testing.T, memory int64) int {
-	t.Helper()
-	root := cgroupRoot(t)
-	dir, err := os.MkdirTemp(root, "supervise-container-")
-	if err != nil {
-		t.Skip("no control group can be made here:", err)
-	}
-	t.Cleanup(func() {
-		if err := os.Remove(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	for file, value := range map[string]int64{"memory.max": memory, "memory.swap.max": 0} {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(strconv.FormatInt(value, 10)), 0o644); err != nil {
-			t.Skip("memory cannot be limited here:", err)
-		}
-	}
-	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(fd) })
-	return fd
-}
-
-// cgroupRoot is where cgroup v2 is mounted.
-func cgroupRoot(t *testing.T) string {
+// limited makes a control group with so much memory, as engines do, and gives
+// its directory; it is removed at the end of the test. Memory is a controller of
+// cgroup v2 or of v1; "" where neither has it.
+func limited(t *testing.T, memory int64) string {
 	t.Helper()
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
 	}
+	var why []error
 	for line := range strings.Lines(string(text)) {
 		before, after, _ := strings.Cut(line, " - ")
-		if f := strings.Fields(before); strings.HasPrefix(after, "cgroup2 ") && len(f) > 4 {
-			return f[4]
+		f := strings.Fields(before)
+		limit := "memory.max"
+		switch {
+		case len(f) < 5:
+			continue
+		case strings.HasPrefix(after, "cgroup2 "):
+		case strings.HasPrefix(after, "cgroup ") && strings.Contains(after, "memory"):
+			limit = "memory.limit_in_bytes"
+		default:
+			continue
 		}
+		dir, err := os.MkdirTemp(f[4], "supervise-container-")
+		if err != nil {
+			why = append(why, err)
+			continue
+		}
+		remove := func() error { return os.Remove(dir) }
+		file, err := os.OpenFile(filepath.Join(dir, limit), os.O_WRONLY, 0)
+		if err == nil {
+			_, err = fmt.Fprint(file, memory)
+			file.Close()
+		}
+		if err != nil {
+			why = append(why, err, remove())
+			continue
+		}
+		// The last process has just ended: the group is empty a moment later.
+		t.Cleanup(func() {
+			for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+				if err := remove(); err == nil {
+					return
+				} else if time.Now().After(end) {
+					t.Error(err)
+					return
+				}
+			}
+		})
+		return dir
 	}
-	t.Skip("no cgroup v2 here")
+	t.Logf("memory cannot be limited here: %v", why)
 	return ""
 }
 
@@ -346,4 +382,3 @@ func (c *container) zombies() int {
 	}
 	return n
 }
-
