@@ -46,6 +46,17 @@ func newCradle() (*cradle, error) {
 	return c, nil
 }
 
+// cradleAhead makes a cradle beside what the caller does meanwhile. nil comes
+// where there can be none; whoever tries then is told why.
+func cradleAhead() <-chan *cradle {
+	ahead := make(chan *cradle, 1)
+	go func() {
+		c, _ := newCradle()
+		ahead <- c
+	}()
+	return ahead
+}
+
 // start has the child born, once, and gives it with the notify fd, which is
 // the caller's then. On error there is neither.
 func (c *cradle) start(spec *shim.Spec) (child *shim.Child, notifyFD int, err error) {

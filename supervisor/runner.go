@@ -20,6 +20,7 @@ type runner struct {
 	set       *listen.Set
 	instances map[int]*instance // by generation, until released
 	spare     *instance         // prepared for the next generation, or nil
+	ahead     <-chan *cradle    // for the first child; nil when it has been used
 
 	served       map[*listen.Socket]bool // sockets that the last ready generation was seen to serve; nil: none was ready yet
 	numbered     []*listen.Socket        // each socket by its number, for settlers
@@ -114,6 +115,7 @@ func (r *runner) finish(status int) {
 // giveBack frees everything that belongs to the service. What was read of
 // its output is written first.
 func (r *runner) giveBack() {
+	r.dropAhead()
 	for _, in := range r.instances {
 		r.cancelGate(in)
 		if in.watching != nil {

@@ -64,6 +64,9 @@ const (
 // more than reaping does when thousands of orphans die. At the end of the
 // process it is still in there.
 func (l *loop) watchChildren() {
+	if !l.pause(reapPause) { // a command that ends at once costs no thread for this
+		return
+	}
 	for {
 		news, err := proc.Await()
 		switch {

@@ -88,6 +88,17 @@ func (r *runner) takeSpare(gen int) *instance {
 	return &instance{of: r, n: gen, pidfd: -1, access: "all"}
 }
 
+// dropAhead gives back a cradle that no first child was born in.
+func (r *runner) dropAhead() {
+	if r.ahead == nil {
+		return
+	}
+	if c := <-r.ahead; c != nil {
+		c.close()
+	}
+	r.ahead = nil
+}
+
 // dropSpare gives back what was prepared.
 func (r *runner) dropSpare() {
 	in := r.spare

@@ -112,8 +112,12 @@ func newLoop(o Options) (*loop, error) {
 	if l.poll, err = newPoller(); err != nil {
 		return nil, &StartError{Status: ExitSoftware, Err: err}
 	}
+	if r := l.only(); r != nil && !r.cfg.OnDemand && o.Adopt == 0 && r.intercepts() {
+		r.ahead = cradleAhead() // it takes as long as all that is opened meanwhile
+	}
 	if err := l.open(o); err != nil {
 		for _, r := range l.runners {
+			r.dropAhead()
 			r.elder.close()
 			r.closeListeners()
 		}

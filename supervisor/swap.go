@@ -43,6 +43,9 @@ func (r *runner) startChild(in *instance, spec *shim.Spec) (err error) {
 	}
 	c := in.cradle
 	in.cradle = nil
+	if c == nil && r.ahead != nil {
+		c, r.ahead = <-r.ahead, nil
+	}
 	if c == nil {
 		if c, err = newCradle(); err != nil {
 			r.noFilter = err

@@ -8,6 +8,8 @@ package main
 import (
 	"errors"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,7 +25,7 @@ func main() {
 // run is main without the exit: the test binary plays supervise with it.
 func run(args []string) int {
 	status := 0
-	root := newRoot(&status)
+	root := newRoot(args, &status)
 	root.SetArgs(args)
 	if err := root.Execute(); err != nil {
 		return fail(err)
@@ -31,12 +33,26 @@ func run(args []string) int {
 	return status
 }
 
-// newRoot makes the command tree. status is where a verb leaves its exit status.
-func newRoot(status *int) *cobra.Command {
+// newRoot makes the command tree for args. status is where a verb leaves its
+// exit status. The verbs are left out where none is asked for: whoever starts
+// a server, or thousands, does not wait for their flags.
+func newRoot(args []string, status *int) *cobra.Command {
 	root := newRunCommand(status)
-	root.AddCommand(newAdoptCommand(status), newWhyCommand(status), newDoctorCommand(), newVersionCommand())
 	root.CompletionOptions.HiddenDefaultCmd = true
+	if mayNameVerb(args) {
+		root.AddCommand(newAdoptCommand(status), newWhyCommand(status), newDoctorCommand(), newVersionCommand())
+	}
 	return root
+}
+
+// mayNameVerb says whether there may be a verb, or a question for the list of
+// them, among args. Before "--" a verb is a word of small letters; so are some
+// values of flags, which does no harm.
+func mayNameVerb(args []string) bool {
+	dash := slices.Index(args, "--")
+	return dash < 0 || slices.ContainsFunc(args[:dash], func(a string) bool {
+		return a == "-h" || a == "--help" || strings.Trim(a, "abcdefghijklmnopqrstuvwxyz_") == ""
+	})
 }
 
 // usageError is a wrong use of the command line: exit status 64.
