@@ -118,7 +118,7 @@ func serviceResult(cfg *config.Service, g *generation) string {
 	switch {
 	case g.timedOut || g.cause == causeTimeout || g.cause == causeRuntime:
 		return "timeout"
-	case g.cause == causeWatchdog:
+	case g.cause == causeWatchdog || g.cause == causeSick:
 		return "watchdog"
 	case g.cause == causeNoStart:
 		return "resources"

@@ -59,6 +59,10 @@
 // one could not bind beside it. A reload then stops it, through backoff, and
 // starts the next one when no process of it is left.
 //
+// The current generation may be asked, now and then, whether it lives (live.go).
+// One that does not is ended, which is a crash like any other, or replaced by a
+// rollout.
+//
 // An address that the new generation does not bind ends with the old one
 // (retire.go). An adopted server (adopt.go) is a generation like any other, but
 // for its end: while nobody took over from it, it goes on without us.

@@ -94,6 +94,12 @@ type (
 	// evEmpty: no process of the generation is left.
 	evEmpty struct{ gen int }
 
+	// evProbed: a liveness probe was answered; failure is "" when well.
+	evProbed struct {
+		gen     int
+		failure string
+	}
+
 	// evGate: the gate and the shield of a draining generation are over,
 	// because nothing is left to wait for or because a bound was met.
 	evGate struct {
@@ -145,6 +151,7 @@ func (evWatchdogTrigger) isEvent() {}
 func (evMainPID) isEvent()         {}
 func (evExited) isEvent()          {}
 func (evEmpty) isEvent()           {}
+func (evProbed) isEvent()          {}
 func (evGate) isEvent()            {}
 func (evStranded) isEvent()        {}
 func (evUnheld) isEvent()          {}
@@ -242,6 +249,9 @@ type (
 	// evStranded if there are.
 	actCheckStranded struct{}
 
+	// actProbe asks the generation whether it lives; ends in evProbed.
+	actProbe struct{ gen int }
+
 	// actRetire closes, soon, the learned sockets that only this generation
 	// serves: it was told to stop, and who took over has not bound them.
 	actRetire struct{ gen int }
@@ -289,6 +299,7 @@ func (actKill) isAction()           {}
 func (actCheckEmpty) isAction()     {}
 func (actRelease) isAction()        {}
 func (actCheckStranded) isAction()  {}
+func (actProbe) isAction()          {}
 func (actRetire) isAction()         {}
 func (actReload) isAction()         {}
 func (actCloseListeners) isAction() {}

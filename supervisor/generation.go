@@ -54,6 +54,7 @@ const (
 	causeAsked                 // a stop or a rollout ended it
 	causeTimeout               // it was not ready in time
 	causeWatchdog              // it missed its watchdog
+	causeSick                  // its liveness probe failed too often
 	causeNoStart               // fork or exec failed
 	causeCommand               // a command around the main process failed
 	causeRuntime               // it ran for RuntimeMaxSec=
@@ -77,6 +78,8 @@ type generation struct {
 	status    string    // last STATUS=
 	reloading bool      // RELOADING=1 and no READY=1 since
 	watchdog  time.Duration
+	live      liveness
+	sick      string    // causeSick: why
 	until     time.Time // when RuntimeMaxSec= ends it; zero: never
 
 	phase  phase // whose commands run, phaseNone if none

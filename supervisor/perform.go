@@ -58,6 +58,10 @@ func (r *runner) perform(a action) {
 		}
 	case actCheckStranded:
 		r.lookAtLanes()
+	case actProbe:
+		if in := r.instance(a.gen); in != nil {
+			r.askLive(in)
+		}
 	case actRetire:
 		if in := r.instance(a.gen); in != nil {
 			r.retire(in)

@@ -98,11 +98,11 @@ func mayRestart(cfg *config.Service, c cause, e Exit) bool {
 	case config.RestartOnFailure:
 		return !ok
 	case config.RestartOnAbnormal:
-		return signaled || c == causeTimeout || c == causeRuntime || c == causeWatchdog
+		return signaled || c == causeTimeout || c == causeRuntime || c == causeWatchdog || c == causeSick
 	case config.RestartOnAbort:
 		return signaled
 	case config.RestartOnWatchdog:
-		return c == causeWatchdog
+		return c == causeWatchdog || c == causeSick
 	}
 	return false
 }

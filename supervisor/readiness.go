@@ -339,8 +339,10 @@ func (r *runner) watchProbe(ctx context.Context, in *instance) {
 // connection is steered to the lane of this very generation, so that nobody
 // beside it can answer; elsewhere the process that accepted must be one of its
 // tree.
-func (r *runner) probe(in *instance) (ready.Probe, error) {
-	how := r.cfg.Ready
+func (r *runner) probe(in *instance) (ready.Probe, error) { return r.probeFor(in, r.cfg.Ready) }
+
+// probeFor makes a probe that asks as how says.
+func (r *runner) probeFor(in *instance, how config.Ready) (ready.Probe, error) {
 	switch how.Kind {
 	case config.ReadyHTTP:
 		if strings.HasPrefix(how.URL, "/") {

@@ -65,6 +65,7 @@ type service struct {
 	plainDone    int    // reloads that had to be restarts
 	rolloutsDone int
 	rolloutsFail int
+	sickDone     int       // generations that were found not to live
 	strandFails  int       // rollouts for stranded clients that failed in a row
 	strandAt     time.Time // when to look for them again; zero: when the loop sees some
 
@@ -171,6 +172,9 @@ func (s *service) nextDeadline() time.Time {
 	}
 	if s.state == up && !s.strandAt.IsZero() && (next.IsZero() || s.strandAt.Before(next)) {
 		next = s.strandAt
+	}
+	if due := s.liveDue(); !due.IsZero() && (next.IsZero() || due.Before(next)) {
+		next = due
 	}
 	for _, g := range s.gens {
 		if !g.deadline.IsZero() && (next.IsZero() || g.deadline.Before(next)) {

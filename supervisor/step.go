@@ -116,6 +116,10 @@ func (s *service) step(now time.Time, ev event) []action {
 		if g := s.gen(ev.gen); g != nil {
 			s.onCommand(now, g, ev)
 		}
+	case evProbed:
+		if g := s.gen(ev.gen); g != nil {
+			s.onProbed(now, g, ev.failure)
+		}
 	case evGate:
 		if g := s.gen(ev.gen); g != nil && g.state == genDraining {
 			s.onGate(now, g, ev.result)
@@ -152,6 +156,7 @@ func (s *service) onElder(now time.Time, pid int) {
 	s.gens = append(s.gens, g)
 	s.current = g
 	s.setState(now, up)
+	s.watchLive(now, g)
 	s.log(levelInfo, g, "adopted")
 	s.do(actSteer{gen: g.n}, actNotify{ready: true, status: s.statusText()})
 	s.beginRollout(now, "adopt")
@@ -418,6 +423,7 @@ func (s *service) promote(now time.Time, g *generation) {
 	switch s.state {
 	case starting:
 		s.setState(now, up)
+		s.watchLive(now, g)
 		s.do(actSteer{gen: g.n})
 		if s.rollout != nil { // the generation that was to be replaced died meanwhile
 			s.log(levelInfo, g, "candidate ready", "how", g.how, "after", took)
@@ -432,6 +438,7 @@ func (s *service) promote(now time.Time, g *generation) {
 	case replacing:
 		s.do(actSteer{gen: g.n})
 		s.rollout.moved = now
+		s.watchLive(now, g)
 		if old.state == genReady {
 			s.setGen(now, old, genDraining, now.Add(s.gateTime()+killGiveUp))
 			s.do(actGate{gen: old.n, bound: s.cfg.GateBound})
@@ -783,6 +790,7 @@ func (s *service) takeBack(now time.Time, g *generation) {
 	s.setGen(now, old, genReady, old.readyDeadline(now))
 	old.gate = nil
 	s.current = old
+	s.watchLive(now, old)
 	s.do(actForeground{gen: old.n})
 	s.do(actLog{
 		level: levelError, message: fmt.Sprintf("rollout failed, keeping generation %d", old.n), gen: g.n,
@@ -813,6 +821,8 @@ func failure(cfg *config.Service, g *generation) string {
 		return fmt.Sprintf("not ready within %s", cfg.TimeoutStart)
 	case causeWatchdog:
 		return "missed its watchdog"
+	case causeSick:
+		return "not alive: " + g.sick
 	case causeCommand:
 		return fmt.Sprint(g.err)
 	case causeRuntime:
@@ -1025,6 +1035,7 @@ func (s *service) noteStop(g *generation) {
 
 func (s *service) onDeadline(now time.Time) {
 	s.onBackoffDue(now)
+	s.onLiveDue(now)
 	if s.state == up && !s.strandAt.IsZero() && !s.strandAt.After(now) {
 		s.strandAt = time.Time{}
 		s.do(actCheckStranded{})
@@ -1039,6 +1050,11 @@ func (s *service) onDeadline(now time.Time) {
 		case genReady:
 			if !g.until.IsZero() && !g.until.After(now) {
 				s.runtimeOver(now, g)
+				continue
+			}
+			if s.cfg.Live.Kind == config.ReadyNotify && s.cfg.LiveAction == config.LiveRollout && g == s.current {
+				g.deadline = g.readyDeadline(now)
+				s.sick(now, g, "no WATCHDOG=1 in time")
 				continue
 			}
 			s.onWatchdog(now, g, "no WATCHDOG=1 in time")

@@ -46,6 +46,7 @@ type process struct {
 	returned bool // lanes
 	spawned  bool
 	command  *actCommand // that runs
+	asked    bool        // a liveness probe is under way
 }
 
 // commandEnds ends the command that runs, if there is one.
@@ -185,6 +186,11 @@ func (w *world) perform(a action) []event {
 		if p := w.proc(a.gen); !p.stopped && !p.released && w.s.cfg.KillMode != config.KillNone {
 			w.fatalf("generation %d is retired before it was told to stop", a.gen)
 		}
+	case actProbe:
+		if p := w.proc(a.gen); !p.alive || p.stopped {
+			w.fatalf("generation %d is asked whether it lives, and is dead or told to stop", a.gen)
+		}
+		w.proc(a.gen).asked = true
 	case actWatchReady, actForeground, actNotify, actCheckStranded:
 	}
 	return nil
@@ -232,6 +238,9 @@ func (w *world) invariants(ev event, before *generation, wasRolling bool) {
 			w.fatalf("backoff without a deadline or with a candidate")
 		}
 	case down, stopping, failed, serviceStates:
+	}
+	if s.probed(s.current) && s.current.live.next.IsZero() && !w.proc(s.current.n).asked {
+		w.fatalf("generation %d is never asked again whether it lives", s.current.n)
 	}
 	if s.state == replacing && s.rollout == nil {
 		w.fatalf("replacing without a rollout")
@@ -646,6 +655,7 @@ func TestRestartTable(t *testing.T) {
 		{"unclean signal", causeNone, Exit{Signal: 11}, "-X-XXX-"},
 		{"timeout", causeTimeout, Exit{}, "-X-XX--"},
 		{"watchdog", causeWatchdog, Exit{}, "-X-XX-X"},
+		{"not alive", causeSick, Exit{}, "-X-XX-X"},
 	}
 	for _, r := range rows {
 		for i, c := range columns {
@@ -740,7 +750,7 @@ func TestEveryPair(t *testing.T) {
 		for gen := range 5 {
 			events = append(events, evExec{gen}, evExecFailed{gen, fmt.Errorf("x")}, evReady{gen: gen}, evReloading{gen}, evStopping{gen},
 				evStatus{gen, "text"}, evExtend{gen, time.Second}, evPing{gen}, evWatchdogUsec{gen, time.Second}, evWatchdogTrigger{gen},
-				evMainPID{gen, 77}, evUnheld{gen: gen, because: "x"}, evCommand{gen: gen, phase: phasePre}, evEmpty{gen}, evGate{gen: gen}, evExited{gen: gen, exit: Exit{Code: 1}})
+				evMainPID{gen, 77}, evUnheld{gen: gen, because: "x"}, evCommand{gen: gen, phase: phasePre}, evEmpty{gen}, evGate{gen: gen}, evProbed{gen: gen}, evProbed{gen, "x"}, evExited{gen: gen, exit: Exit{Code: 1}})
 		}
 		for _, ev := range events {
 			w := newWorld(t, testConfig())
@@ -773,6 +783,10 @@ func TestRandomHistories(t *testing.T) {
 		cfg.KillMode = rapid.SampledFrom([]config.KillMode{config.KillControlGroup, config.KillMixed, config.KillProcess, config.KillNone}).Draw(t, "killmode")
 		cfg.Probation = rapid.SampledFrom([]time.Duration{0, time.Second}).Draw(t, "probation")
 		cfg.Watchdog = rapid.SampledFrom([]time.Duration{0, 3 * time.Second}).Draw(t, "watchdog")
+		if rapid.Bool().Draw(t, "live") {
+			cfg.Live, cfg.LiveInterval, cfg.LiveFailures = config.Ready{Kind: config.ReadyHTTP}, time.Second, 2
+			cfg.LiveAction = rapid.SampledFrom([]config.LiveAction{config.LiveRestart, config.LiveRollout}).Draw(t, "action")
+		}
 		if rapid.Bool().Draw(t, "limit") {
 			cfg.StartLimitBurst, cfg.StartLimitInterval = 3, 10*time.Second
 		}
@@ -799,7 +813,7 @@ func TestRandomHistories(t *testing.T) {
 			if n := len(w.s.gens); n > 0 {
 				gen = w.s.gens[rapid.IntRange(0, n-1).Draw(t, "gen")].n
 			}
-			switch rapid.IntRange(0, 15).Draw(t, "event") {
+			switch rapid.IntRange(0, 16).Draw(t, "event") {
 			case 0:
 				w.send(evReload{cause: "SIGHUP"})
 			case 1:
@@ -815,6 +829,11 @@ func TestRandomHistories(t *testing.T) {
 			case 3:
 				if p := w.procs[gen]; p != nil && p.spawned {
 					w.send(evExec{gen: gen})
+				}
+			case 16:
+				if p := w.procs[gen]; p != nil && p.asked {
+					p.asked = false
+					w.send(evProbed{gen: gen, failure: rapid.SampledFrom([]string{"", "no", "no"}).Draw(t, "answer")})
 				}
 			case 14, 15:
 				if p := w.procs[gen]; p != nil {

@@ -122,6 +122,11 @@ type Service struct {
 	Instances    int           // Instances= of [X-Supervise]: generations that serve side by side; 1
 	RolloutBatch int           // RolloutBatch= of [X-Supervise]: how many instances are replaced at a time; 1
 	GateBound    time.Duration // GateBoundSec= of [X-Supervise]: bound of the gate and of the shield, each
+	Live         Ready         // Live= of [X-Supervise]: how the current generation is asked whether it lives; ReadyNotify is "watchdog", ReadyAuto not at all
+	LiveInterval time.Duration // LiveIntervalSec= of [X-Supervise]: from one answer to the next question; 10 s
+	LiveTimeout  time.Duration // LiveTimeoutSec= of [X-Supervise]: of one question; 1 s
+	LiveFailures int           // LiveFailures= of [X-Supervise]: how many in a row mean that it does not live; 3
+	LiveAction   LiveAction    // LiveAction= of [X-Supervise]: what is done then; restart
 	Probation    time.Duration // ProbationSec= of [X-Supervise]: how long a new generation must live before the old one is told to stop
 	Settle       time.Duration // SettleSec= of [X-Supervise]: how long "seen listening" must hold
 	InterceptUDP bool          // InterceptUDP= of [X-Supervise]: answer the bind(2) of datagram sockets as well
@@ -287,6 +292,14 @@ type Limit struct {
 	Soft     uint64 // RLIM_INFINITY is ^uint64(0)
 	Hard     uint64
 }
+
+// LiveAction is what is done with a generation that does not live.
+type LiveAction string
+
+const (
+	LiveRestart LiveAction = "restart" // it is ended; Restart= decides what follows
+	LiveRollout LiveAction = "rollout" // another one takes over before it is ended
+)
 
 // ReadyKind says what decides that a generation is ready.
 type ReadyKind int

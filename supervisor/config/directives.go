@@ -155,6 +155,10 @@ func Defaults() Service {
 		RolloutBatch:    1,
 		GateBound:       2 * time.Second,
 		Settle:          50 * time.Millisecond,
+		LiveInterval:    defaultLiveInterval,
+		LiveTimeout:     defaultLiveTimeout,
+		LiveFailures:    defaultLiveFailures,
+		LiveAction:      LiveRestart,
 		Cgroup:          true,
 		Output:          "inherit",
 		Input:           "inherit",
@@ -248,7 +252,7 @@ func (d Directive) try(s *Service, value string, set func(*Service, string) erro
 
 // Directives lists every directive of a service, in the order of the man page.
 func Directives() []Directive {
-	all := slices.Concat(commandDirectives(), execDirectives(), stopDirectives(), restartDirectives(), listenDirectives(), ourDirectives())
+	all := slices.Concat(commandDirectives(), execDirectives(), stopDirectives(), restartDirectives(), listenDirectives(), ourDirectives(), liveDirectives())
 	defaults := Defaults()
 	for i := range all {
 		d := &all[i]
