@@ -130,7 +130,11 @@ func CopyOptions(dst, src int) error {
 		if err != nil || bytes.Equal(have, want) {
 			continue
 		}
-		if err := setsockoptBytes(dst, o.level, o.opt, want); err != nil {
+		err = setsockoptBytes(dst, o.level, o.opt, want)
+		if err == unix.EINVAL && o.level == unix.IPPROTO_IPV6 && o.opt == unix.IPV6_V6ONLY {
+			continue // it is bound, and its key says that it fits: the kernel itself sets this for all but the wildcard
+		}
+		if err != nil {
 			failed = errors.Join(failed, fmt.Errorf("cannot copy %s: %w", o.name, err))
 		}
 	}
