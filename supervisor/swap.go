@@ -293,12 +293,12 @@ func (h *swapper) reshape(key intercept.Key) (beside, own bool) {
 		if r.usedBy(one, h.in) {
 			beside = true
 			r.log.Warn("the port is bound in another shape; until the old generation is told to stop, clients come to either",
-				"service", r.cfg.Name, "generation", h.in.n, "held", one.Addr(), "bound", key)
+				"service", r.cfg.Name, "generation", h.in.n, "held", one.Addr(), "bound", key.String())
 			continue
 		}
 		r.drop(one)
 		r.log.Warn("the port is bound in another shape; the old one is closed",
-			"service", r.cfg.Name, "generation", h.in.n, "held", one.Addr(), "bound", key)
+			"service", r.cfg.Name, "generation", h.in.n, "held", one.Addr(), "bound", key.String())
 	}
 	return beside, false
 }
@@ -400,7 +400,7 @@ func (h *swapper) Unlink(r *intercept.Removal) bool {
 // Event implements intercept.Holder.
 func (h *swapper) Event(ev intercept.Event) {
 	r, in := h.r, h.in
-	fields := []any{"service", r.cfg.Name, "generation", in.n, "address", ev.Key}
+	fields := []any{"service", r.cfg.Name, "generation", in.n, "address", ev.Key.String()}
 	switch ev.Kind {
 	case intercept.BindFailed:
 		if h.failed[ev.Key] {
