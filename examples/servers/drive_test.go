@@ -38,7 +38,8 @@ func rollOut(t *testing.T, p *place, sup *supervised, n int) outcome {
 	return w.end(nil)
 }
 
-// crashIt kills the main process n times under load.
+// crashIt kills the main process n times under load, where it has workers every
+// second time with all of them.
 func crashIt(t *testing.T, p *place, sup *supervised, n int) outcome {
 	t.Helper()
 	w := startTraffic(t, p)
@@ -46,7 +47,14 @@ func crashIt(t *testing.T, p *place, sup *supervised, n int) outcome {
 	for i := 1; i <= n; i++ {
 		w.more(t, sup)
 		w.mark("crash", i)
-		deaths = append(deaths, sup.crash(t, p))
+		what := killAll
+		switch {
+		case p.command.flag("--kill-mode", "") == "process":
+			what = killLone
+		case i%2 == 0:
+			what = killMain
+		}
+		deaths = append(deaths, sup.crash(t, p, what))
 	}
 	w.more(t, sup)
 	return w.end(deaths)

@@ -22,12 +22,21 @@ import (
 type death struct {
 	crash.Death
 	accepted map[netip.AddrPort]bool // client addresses
+	orphans  time.Time               // when the last worker that outlived its master had ended; zero: there was none
 }
 
+// how is what of a generation is killed.
+type how int
+
+const (
+	killMain how = iota // the main process; its workers find themselves orphaned
+	killAll             // and its workers, all in one moment
+	killLone            // the main process, whose children are none of its workers and live on (KillMode=process)
+)
+
 // kill kills a main process that descends from root. Where it has children, all
-// of them stand still meanwhile, so that the account is exact; and, where they
-// are to die with it, until they do.
-func kill(root, pid, port int, withChildren bool) (death, error) {
+// of them stand still meanwhile, so that the account is exact.
+func kill(root, pid, port int, what how) (death, error) {
 	var d death
 	workers := children(pid)
 	if len(workers) == 0 {
@@ -35,23 +44,26 @@ func kill(root, pid, port int, withChildren bool) (death, error) {
 		d.Death, err = crash.Kill(root, pid) // what it had accepted is among its descriptors
 		return d, err
 	}
-	stopped, err := stop(root, append([]int{pid}, workers...))
+	stopped, err := stop(root, append(workers, pid))
 	defer func() {
-		for end := time.Now().Add(dieTogether); withChildren && !ended(stopped) && time.Now().Before(end); {
-			time.Sleep(time.Millisecond)
-		}
 		for _, fd := range stopped {
-			_ = unix.PidfdSendSignal(fd, unix.SIGCONT, nil, 0)
 			unix.Close(fd)
 		}
 	}()
+	resume := func(s unix.Signal) {
+		for _, fd := range stopped[:max(len(stopped)-1, 0)] {
+			_ = unix.PidfdSendSignal(fd, s, nil, 0)
+		}
+	}
 	if err != nil {
+		resume(unix.SIGCONT)
 		return d, err
 	}
 	found, err := sockdiag.Inet(sockdiag.Query{
 		Protocol: sockdiag.TCP, LocalPort: uint16(port), States: sockdiag.Mask(sockdiag.Established, sockdiag.CloseWait),
 	})
 	if err != nil {
+		resume(unix.SIGCONT)
 		return d, err
 	}
 	d.accepted = map[netip.AddrPort]bool{}
@@ -60,29 +72,46 @@ func kill(root, pid, port int, withChildren bool) (death, error) {
 			d.accepted[netip.AddrPortFrom(c.Dst.Addr().Unmap(), c.Dst.Port())] = true
 		}
 	}
+	if what == killAll {
+		resume(unix.SIGKILL)
+	}
 	d.Death, err = crash.Kill(root, pid)
+	if what != killAll {
+		resume(unix.SIGCONT)
+	}
+	if what == killMain {
+		for end := time.Now().Add(patience); !ended(stopped); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				return d, fmt.Errorf("workers have outlived their master by %v", patience)
+			}
+		}
+		d.orphans = time.Now()
+	}
 	return d, err
 }
-
-// dieTogether bounds how long children stand still after their parent's death.
-const dieTogether = 5 * time.Second
 
 // ended reports whether all of these processes have ended.
 func ended(pidfds []int) bool {
 	for _, fd := range pidfds {
-		if unix.PidfdSendSignal(fd, 0, nil, 0) == nil {
-			p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-			if n, err := unix.Poll(p, 0); err == nil && n == 0 {
-				return false
-			}
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(p, 0); err == nil && n == 0 {
+			return false
 		}
 	}
 	return true
 }
 
-// took says whether the connection died with the generation.
+// orphaned is how long after the last worker has ended its clients may hear of it.
+const orphaned = 100 * time.Millisecond
+
+// took says whether the connection died with the generation. Workers that
+// outlive their master accept for a moment more, and what they lose then is
+// theirs; nobody sees which that was. So it is every failure while they lived.
 func (d *death) took(f load.Failure) bool {
 	if d.Took(f.Local, f.Began, f.Ended) {
+		return true
+	}
+	if f.Connected && !f.Ended.Before(d.Stopped) && f.Ended.Before(d.orphans.Add(orphaned)) {
 		return true
 	}
 	local, err := netip.ParseAddrPort(f.Local)

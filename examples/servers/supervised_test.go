@@ -230,8 +230,9 @@ func (sup *supervised) rollOut(t *testing.T, alone bool) {
 	sup.await(t, from, good)
 }
 
-// crash kills the main process, and waits until the next generation is ready.
-func (sup *supervised) crash(t *testing.T, p *place) death {
+// crash kills the main process, alone or with all workers, and waits until the
+// next generation is ready.
+func (sup *supervised) crash(t *testing.T, p *place, what how) death {
 	t.Helper()
 	sup.mu.Lock()
 	pid := 0
@@ -242,7 +243,7 @@ func (sup *supervised) crash(t *testing.T, p *place) death {
 	}
 	sup.mu.Unlock()
 	from := sup.now()
-	d, err := kill(sup.cmd.Process.Pid, pid, p.port, p.command.flag("--kill-mode", "") != "process")
+	d, err := kill(sup.cmd.Process.Pid, pid, p.port, what)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, sup.words())
 	}
