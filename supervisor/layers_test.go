@@ -18,6 +18,7 @@ var mayImport = map[string][]string{
 	"supervisor/proc":     {"supervisor/config", "handoff/shim"},
 	"supervisor/ready":    {"supervisor/sockdiag"},
 	"supervisor/logs":     {},
+	"supervisor/control":  {},
 	"supervisor/portdiag": {"supervisor/config", "supervisor/sockdiag"},
 	"supervisor":          {"supervisor/", "handoff/"},
 	"handoff":             {"handoff/"},
