@@ -278,6 +278,9 @@ func (r *runner) environment(in *instance, plan wire.Plan) ([]string, error) {
 	if r.cfg.Watchdog > 0 {
 		env = append(env, "WATCHDOG_USEC="+strconv.FormatInt(r.cfg.Watchdog.Microseconds(), 10))
 	}
+	if r.cfg.TimeoutStop > 0 { // package handoff ends its drain in time for it
+		env = append(env, "TIMEOUT_STOP_USEC="+strconv.FormatInt(r.cfg.TimeoutStop.Microseconds(), 10))
+	}
 	return lastWins(env), nil
 }
 

@@ -19,6 +19,7 @@ func foreignEnv() []string {
 		"LISTEN_FDS_FIRST_FD", // listenfd, systemfd
 		"NOTIFY_SOCKET",
 		"WATCHDOG_USEC", "WATCHDOG_PID",
+		"TIMEOUT_STOP_USEC", // ours, to package handoff
 		"FDSTORE",
 		"MAINPID",
 		"SYSTEMD_EXEC_PID",

@@ -51,7 +51,8 @@ type Progress struct {
 // First the handshakes that were in flight must end and the accept queues be
 // empty, twice in a row. Then the shield: of the connections that were there,
 // each must have been answered once: something received, something sent, and
-// the last byte sent not before the last received (tcp_info). An idle
+// the last byte sent not before the last received (tcp_info), or something sent
+// since the shield began: a keep-alive connection may be busy for ever. An idle
 // keep-alive connection is answered. One that sent nothing yet is not: the caller
 // bounds the wait. Connections of the new lanes are not waited for, save those
 // that came in the few milliseconds around steering: a connection does not tell
@@ -74,10 +75,23 @@ type port struct {
 	lanes  []*Lane
 	flight map[tuple]bool
 	old    map[tuple]bool
-	shield map[uint64]tuple // by cookie: not seen answered yet
+	shield map[uint64]waiting // by cookie: not seen answered yet
 }
 
 type tuple struct{ src, dst netip.AddrPort }
+
+// waiting is a connection of the shield.
+type waiting struct {
+	tuple
+	sent uint64 // to the client, when the shield was made
+}
+
+// answered reports whether something was sent since: what the connection was in
+// the shield for. A busy keep-alive connection has another request at nearly
+// every look.
+func (w waiting) answered(c *sockdiag.Socket) bool {
+	return !unanswered(c) || c.Info != nil && c.Info.Bytes_sent > w.sent
+}
 
 // NewGate makes the Gate of the lanes that new connections were steered away
 // from at steeredAt. It holds no resources.
@@ -227,10 +241,14 @@ func (p *port) pollShield() error {
 		if err != nil {
 			return err
 		}
-		p.shield = map[uint64]tuple{}
+		p.shield = map[uint64]waiting{}
 		for _, c := range found {
 			if t := (tuple{c.Src, c.Dst}); p.old[t] && unanswered(&c) {
-				p.shield[c.Cookie] = t
+				w := waiting{tuple: t}
+				if c.Info != nil {
+					w.sent = c.Info.Bytes_sent
+				}
+				p.shield[c.Cookie] = w
 			}
 		}
 		p.old, p.flight = map[tuple]bool{}, nil
@@ -246,10 +264,10 @@ func (p *port) pollShield() error {
 	if err != nil {
 		return err
 	}
-	left := map[uint64]tuple{}
+	left := map[uint64]waiting{}
 	for _, c := range found {
-		if t, ok := p.shield[c.Cookie]; ok && unanswered(&c) {
-			left[c.Cookie] = t
+		if w, ok := p.shield[c.Cookie]; ok && !w.answered(&c) {
+			left[c.Cookie] = w
 		}
 	}
 	p.shield = left
@@ -263,12 +281,12 @@ func (p *port) lookUp(states uint32) error {
 		return err
 	}
 	defer conn.Close()
-	for cookie, t := range p.shield {
-		c, err := conn.Lookup(sockdiag.TCP, t.src, t.dst)
+	for cookie, w := range p.shield {
+		c, err := conn.Lookup(sockdiag.TCP, w.src, w.dst)
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
-		if err != nil || c.Cookie != cookie || states&(1<<c.State) == 0 || !unanswered(&c) {
+		if err != nil || c.Cookie != cookie || states&(1<<c.State) == 0 || w.answered(&c) {
 			delete(p.shield, cookie)
 		}
 	}

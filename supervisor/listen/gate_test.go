@@ -169,6 +169,33 @@ func TestGateKnowsTheLatestRequest(t *testing.T) {
 	poll(t, g, "it is answered", done)
 }
 
+// A keep-alive connection on which one request follows the other is answered
+// with the one that was under way, and does not hold the gate to its bound.
+func TestGateLetsBusyConnectionsGo(t *testing.T) {
+	s := open(t, ip("tcp", "127.0.0.1:0"))
+	web := s.Sockets()[0]
+	a := lend(t, s)
+	server, client := acceptOne(t, web, a)
+	exchange(t, server, client)
+	ask := func() {
+		if _, err := client.Write([]byte("?")); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, server)
+	}
+	ask()
+	steer(t, s, lend(t, s))
+	g := NewGate([]*Lane{a}, time.Now())
+	poll(t, g, "a request is under way", func(p Progress) bool { return p.Phase == PhaseShield && p.Unanswered == 1 })
+	if _, err := unix.Write(server, []byte("!")); err != nil {
+		t.Fatal(err)
+	}
+	ask() // before the gate looks again
+	if p, err := g.Poll(); !done(p) || err != nil {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
 func TestGateOfOthers(t *testing.T) {
 	s := open(t, ip("udp", "127.0.0.1:0"))
 	a := lend(t, s)
