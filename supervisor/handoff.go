@@ -158,6 +158,9 @@ func (r *runner) plan(in *instance, path string) (wire.Plan, error) {
 		return wire.Plan{}, err
 	}
 	in.numbers = plan.Numbers
+	if slices.Contains(req.Protocols, "systemd") && r.signs.Of(r.absolute(path)).Grace {
+		plan.Tame = true // it was asked for: grace reads the same variable, and ends its parent
+	}
 	if len(req.Protocols) > 0 && len(listeners) > 0 {
 		r.log.Debug("listeners are offered", "service", r.cfg.Name, "generation", in.n, "by", strings.Join(req.Protocols, ","))
 	}

@@ -12,6 +12,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/supervise/supervise/handoff/wire"
 )
 
 // place is where one server runs: a copy of its folder.
@@ -194,6 +198,22 @@ func (r *recorded) told() string {
 		}
 	}
 	return handoff
+}
+
+// drain is the signal that the command is stopped by: where nothing is said,
+// that of the protocol by which it is told.
+func (r *recorded) drain() string {
+	otherwise := "TERM"
+	plan, err := wire.For(wire.Request{
+		Protocols: []string{r.flag("--handoff", "")}, Listeners: []wire.Listener{{Name: "web", Network: "tcp", Addr: "127.0.0.1:8080"}},
+	})
+	if err == nil && plan.Stop != 0 {
+		otherwise = strings.TrimPrefix(unix.SignalName(plan.Stop), "SIG")
+	}
+	if r.argv[0] == "tableflip" && r.flag("--handoff", "auto") == "auto" {
+		otherwise = "as after an upgrade"
+	}
+	return r.flag("--kill-signal", otherwise)
 }
 
 // nextPort is where freePort goes on looking.

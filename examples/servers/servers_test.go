@@ -82,10 +82,14 @@ func prepare(dir string) error {
 	if err := os.WriteFile(filepath.Join(built.recorder, "supervise"), []byte(recorder), 0o755); err != nil {
 		return err
 	}
-	cmd := exec.Command("go", "build", "-o", built.supervise, "../../cmd/supervise")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
-	if said, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("cannot build supervise: %w: %s", err, said)
+	own := filepath.Join(dir, "own") // examples that are part of this module, to be found by their names
+	os.Setenv("PATH", path+":"+own)
+	for program, pkg := range map[string]string{built.supervise: "../../cmd/supervise", filepath.Join(own, "tableflip"): "../tableflip"} {
+		cmd := exec.Command("go", "build", "-o", program, pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
+		if said, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("cannot build %s: %w: %s", pkg, err, said)
+		}
 	}
 	return buildModules()
 }
@@ -159,7 +163,7 @@ func measure(t *testing.T, r *row) {
 	s := &r.server
 	p := settle(t, s)
 	r.version = s.version(t)
-	r.told, r.drain = p.command.told(), p.command.flag("--kill-signal", "TERM")
+	r.told, r.drain = p.command.told(), p.command.drain()
 	if mode := p.command.flag("--kill-mode", ""); mode != "" {
 		r.drain += ", " + mode
 	}
