@@ -122,8 +122,8 @@ func build(spec *Spec, reportFD int) (p *program, err error) {
 	size += int(unsafe.Sizeof(unix.SockFilter{})) * len(spec.Filter)
 	size += 32 * (len(spec.Limits) + 1)
 	closeBelt, others := otherDescriptors(len(spec.Files))
-	maxCalls := 64 + 3*len(spec.Files) + len(spec.Limits) + len(own) + len(others) + 32
-	size += maxCalls * int(unsafe.Sizeof(call{}))
+	maxCalls := 64 + 2*maxCaps + 8 + 3*len(spec.Files) + len(spec.Limits) + len(own) + len(others) + 32
+	size += maxCalls*int(unsafe.Sizeof(call{})) + 256
 
 	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
@@ -160,9 +160,19 @@ func build(spec *Spec, reportFD int) (p *program, err error) {
 	if spec.Nice != nil {
 		p.add(StageNice, 0, unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, uintptr(*spec.Nice))
 	}
+	p.oomScore(spec.OOMScore)
 	envv := p.variables(env, own, pid)
 	p.limits(spec.Limits)
+	p.bounding(spec.Bounding)
+	changes := changesUser(spec.Credential)
+	if changes && spec.Ambient != 0 {
+		p.add(StageAmbient, 0, unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0, 0, 0)
+	}
 	p.credential(spec.Credential)
+	if err := p.ambient(spec.Ambient, changes && spec.Credential.UID != 0); err != nil {
+		_ = unix.Munmap(mem)
+		return nil, err
+	}
 	if spec.Dir != "" {
 		p.add(StageDir, 0, unix.SYS_CHDIR, p.string(spec.Dir))
 	}
@@ -347,12 +357,18 @@ func originalNofile() (Limit, bool) {
 	return Limit{Resource: unix.RLIMIT_NOFILE, Soft: soft, Hard: hard}, true
 }
 
-func (p *program) credential(c *Credential) {
+// changesUser reports whether there are credentials to set: not when they are
+// ours and we lack the privilege.
+func changesUser(c *Credential) bool {
 	if c == nil {
-		return
+		return false
 	}
 	euid := os.Geteuid()
-	if euid != 0 && uint32(euid) == c.UID && uint32(os.Getegid()) == c.GID {
+	return euid == 0 || uint32(euid) != c.UID || uint32(os.Getegid()) != c.GID
+}
+
+func (p *program) credential(c *Credential) {
+	if !changesUser(c) {
 		return
 	}
 	var list uintptr
@@ -365,6 +381,84 @@ func (p *program) credential(c *Credential) {
 	p.add(StageGroups, 0, unix.SYS_SETGROUPS, uintptr(len(c.Groups)), list)
 	p.add(StageGID, 0, unix.SYS_SETRESGID, gid, gid, gid)
 	p.add(StageUID, 0, unix.SYS_SETRESUID, uid, uid, uid)
+}
+
+// oomScore writes oom_score_adj, see proc(5).
+func (p *program) oomScore(score *int) {
+	if score == nil {
+		return
+	}
+	text := strconv.Itoa(*score)
+	at := unix.AT_FDCWD
+	open := p.add(StageOOM, 0, unix.SYS_OPENAT, uintptr(at), p.string("/proc/self/oom_score_adj"), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	write := p.add(StageOOM, 0, unix.SYS_WRITE, 0, p.string(text), uintptr(len(text)))
+	open.save = uintptr(unsafe.Pointer(&write.args[0]))
+}
+
+// bounding drops all capabilities but these: capabilities(7).
+func (p *program) bounding(keep *uint64) {
+	if keep == nil {
+		return
+	}
+	for c := 0; c <= lastCap(); c++ {
+		if *keep&(1<<c) == 0 {
+			p.add(StageBounding, c, unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0)
+		}
+	}
+}
+
+// maxCaps bounds how many capabilities a kernel has.
+const maxCaps = 64
+
+// lastCap is the highest capability of this kernel.
+func lastCap() int {
+	b, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
+	if err == nil {
+		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && n < maxCaps {
+			return n
+		}
+	}
+	return unix.CAP_LAST_CAP
+}
+
+// capHeader and capSets are what capset(2) takes in its third version.
+type (
+	capHeader struct {
+		version uint32
+		pid     int32
+	}
+	capSets [2]struct{ effective, permitted, inheritable uint32 }
+)
+
+// ambient makes capabilities ambient, which must be permitted and inheritable
+// for that. Another user has no others.
+func (p *program) ambient(set uint64, only bool) error {
+	if set == 0 {
+		return nil
+	}
+	head := (*capHeader)(p.alloc(int(unsafe.Sizeof(capHeader{}))))
+	head.version = unix.LINUX_CAPABILITY_VERSION_3
+	sets := (*capSets)(p.alloc(int(unsafe.Sizeof(capSets{}))))
+	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var now [2]unix.CapUserData
+	if err := unix.Capget(&h, &now[0]); err != nil {
+		return &Error{Stage: StageAmbient, Errno: err.(unix.Errno)}
+	}
+	for i := range sets {
+		word := uint32(set >> (32 * i))
+		sets[i].permitted, sets[i].effective = now[i].Permitted, now[i].Permitted
+		if only {
+			sets[i].permitted, sets[i].effective = word, word
+		}
+		sets[i].inheritable = word
+	}
+	p.add(StageAmbient, 0, unix.SYS_CAPSET, uintptr(unsafe.Pointer(head)), uintptr(unsafe.Pointer(sets)))
+	for c := 0; c <= lastCap(); c++ {
+		if set&(1<<c) != 0 {
+			p.add(StageAmbient, c, unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, uintptr(c), 0, 0)
+		}
+	}
+	return nil
 }
 
 func (p *program) filter(f []unix.SockFilter) {

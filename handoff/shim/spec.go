@@ -38,6 +38,9 @@ type Spec struct {
 	Limits     []Limit
 	Credential *Credential
 	NoNewPrivs bool
+	OOMScore   *int    // oom_score_adj, -1000 to 1000
+	Bounding   *uint64 // capabilities that stay in the bounding set, as bits; nil: all
+	Ambient    uint64  // capabilities that are kept as ambient ones
 	// Pdeathsig is sent when the THREAD that called Start ends: see
 	// PR_SET_PDEATHSIG. 0 is none.
 	Pdeathsig unix.Signal

@@ -23,12 +23,15 @@ const (
 	StageCloexec
 	StageUmask
 	StageNice
+	StageOOM
 	StagePID
 	StagePIDFD
 	StageLimits
+	StageBounding
 	StageGroups
 	StageGID
 	StageUID
+	StageAmbient
 	StageDir
 	StagePdeathsig
 	StageNoNewPrivs
@@ -61,12 +64,18 @@ func (s Stage) String() string {
 		return "setting the umask"
 	case StageNice:
 		return "setting the nice level"
+	case StageOOM:
+		return "setting the out of memory score"
 	case StagePID:
 		return "reading its own pid"
 	case StagePIDFD:
 		return "reading its own pidfd"
 	case StageLimits:
 		return "setting resource limits"
+	case StageBounding:
+		return "reducing the capability bounding set"
+	case StageAmbient:
+		return "keeping capabilities"
 	case StageGroups:
 		return "setting supplementary groups"
 	case StageGID:
