@@ -63,7 +63,7 @@ func (r *runner) startCommand(in *instance, a actCommand) (*shim.Child, *logs.Ou
 		return nil, nil, err
 	}
 	env = append(env, r.resultEnv(in, a)...)
-	path, err := shim.LookPath(line.Path, r.cfg.Dir, env)
+	path, err := shim.LookPath(line.Path, r.dir, env)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -73,12 +73,8 @@ func (r *runner) startCommand(in *instance, a actCommand) (*shim.Child, *logs.Ou
 	}
 	spec := shim.New(path, r.words(line, env), env)
 	spec.Files = []int{r.stdin, out.ChildStdout(), out.ChildStderr()}
-	spec.Dir, spec.Umask, spec.Setpgid, spec.CgroupFD = r.cfg.Dir, r.cfg.Umask, true, in.tree.CgroupFD()
-	switch line.Privilege {
-	case config.PrivilegeFull, config.PrivilegeUser:
-	case config.PrivilegeNone, config.PrivilegeAmbient:
-		spec.Credential = r.credential
-	}
+	spec.Setpgid, spec.CgroupFD = true, in.tree.CgroupFD()
+	r.execute(spec, line)
 	child, err := shim.Start(spec)
 	if err == nil {
 		out.SetPID(child.PID)

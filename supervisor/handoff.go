@@ -174,11 +174,11 @@ func (r *runner) lookPath() (string, error) {
 	var env []string
 	if !strings.Contains(name, "/") {
 		var err error
-		if env, err = r.cfg.Environ(append(config.CleanEnv(r.environ), r.userEnv...)); err != nil {
+		if env, err = r.cfg.Environ(r.baseEnv()); err != nil {
 			return "", err
 		}
 	}
-	return shim.LookPath(name, r.cfg.Dir, env)
+	return shim.LookPath(name, r.dir, env)
 }
 
 // absolute is the path of a program that lookPath gave, for us: it may be
@@ -187,7 +187,7 @@ func (r *runner) absolute(path string) string {
 	if filepath.IsAbs(path) {
 		return path
 	}
-	if a, err := filepath.Abs(filepath.Join(r.cfg.Dir, path)); err == nil {
+	if a, err := filepath.Abs(filepath.Join(r.dir, path)); err == nil {
 		return a
 	}
 	return path

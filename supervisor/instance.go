@@ -115,7 +115,14 @@ func (r *runner) start(in *instance) error {
 		}
 	}
 	r.noteWay(in)
-	spec, err := r.spec(in)
+	stdin, opened, err := r.input()
+	if err != nil {
+		return err
+	}
+	if opened {
+		defer unix.Close(stdin)
+	}
+	spec, err := r.spec(in, stdin)
 	if err != nil {
 		return err
 	}
@@ -205,7 +212,7 @@ func (r *runner) noteWay(in *instance) {
 }
 
 // spec says what is executed and with what.
-func (r *runner) spec(in *instance) (*shim.Spec, error) {
+func (r *runner) spec(in *instance, stdin int) (*shim.Spec, error) {
 	path, err := r.lookPath()
 	if err != nil {
 		return nil, err
@@ -229,7 +236,7 @@ func (r *runner) spec(in *instance) (*shim.Spec, error) {
 		argv[0] = in.standin.Argv0(filepath.Base(path))
 	}
 	spec := shim.New(path, argv, env)
-	spec.Files = append([]int{r.stdin, in.output.ChildStdout(), in.output.ChildStderr()}, plan.Files...)
+	spec.Files = append([]int{stdin, in.output.ChildStdout(), in.output.ChildStderr()}, plan.Files...)
 	if plan.Stdin != 0 {
 		spec.Files[0] = plan.Stdin
 	}
@@ -242,22 +249,18 @@ func (r *runner) spec(in *instance) (*shim.Spec, error) {
 		spec.PIDEnv = append(spec.PIDEnv, "WATCHDOG_PID")
 	}
 	spec.PIDFDIDEnv = plan.PIDFDID
-	spec.Dir, spec.Umask, spec.Nice = r.cfg.Dir, r.cfg.Umask, r.cfg.Nice
+	r.execute(spec, line)
 	spec.Setpgid = true
 	if r.tty != nil && r.s.current == nil && r.tty.ours() {
 		spec.Foreground = r.tty.fd
 	}
 	spec.CgroupFD = in.tree.CgroupFD()
-	for _, lim := range r.cfg.Limits {
-		spec.Limits = append(spec.Limits, shim.Limit{Resource: lim.Resource, Soft: lim.Soft, Hard: lim.Hard})
-	}
-	spec.Credential = r.credential
 	return spec, nil
 }
 
 // environment is the child's whole environment.
 func (r *runner) environment(in *instance, plan wire.Plan) ([]string, error) {
-	env := append(config.CleanEnv(r.environ), r.userEnv...)
+	env := r.baseEnv()
 	if port := r.firstPort(); port != 0 {
 		env = append(env, "PORT="+strconv.Itoa(port))
 	}
@@ -269,7 +272,11 @@ func (r *runner) environment(in *instance, plan wire.Plan) ([]string, error) {
 			return nil, err
 		}
 	}
-	env, err := own.Environ(env)
+	dirs, err := r.makeDirectories()
+	if err != nil {
+		return nil, err
+	}
+	env, err = own.Environ(append(env, dirs...))
 	if err != nil {
 		return nil, err
 	}
@@ -281,7 +288,7 @@ func (r *runner) environment(in *instance, plan wire.Plan) ([]string, error) {
 	if r.cfg.TimeoutStop > 0 { // package handoff ends its drain in time for it
 		env = append(env, "TIMEOUT_STOP_USEC="+strconv.FormatInt(r.cfg.TimeoutStop.Microseconds(), 10))
 	}
-	return lastWins(env), nil
+	return r.withoutUnset(lastWins(env)), nil
 }
 
 // lastWins drops all but the last assignment of each variable.

@@ -3,6 +3,8 @@ package supervisor
 import (
 	"slices"
 	"strings"
+
+	"github.com/supervise/supervise/supervisor/config"
 )
 
 // order starts and stops services in the order of their dependencies, as
@@ -152,6 +154,10 @@ func (o *order) advance() {
 				r.finish(ExitUnavailable)
 				continue
 			}
+			if c := config.Unmet(r.cfg.Conditions); c != nil {
+				r.unmet(c)
+				continue
+			}
 			r.finished, r.asked = false, true
 			r.send(evStart{})
 		}
@@ -190,6 +196,18 @@ func (o *order) missing(r *runner) *runner {
 		}
 	}
 	return nil
+}
+
+// unmet: a condition does not hold, so the service is not started. Only of an
+// Assert is that a failure.
+func (r *runner) unmet(c *config.Condition) {
+	if c.Assert() {
+		r.log.Error("not started: an assertion does not hold", "service", r.cfg.Name, "assertion", c)
+		r.finish(1)
+		return
+	}
+	r.log.Info("not started: a condition does not hold", "service", r.cfg.Name, "condition", c)
+	r.finish(0)
 }
 
 // started reports whether the service is up, or was and is being replaced.

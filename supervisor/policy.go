@@ -66,6 +66,9 @@ func clean(cfg *config.Service, e Exit) bool {
 	if e.Unknown {
 		return false
 	}
+	if n := len(cfg.Start); n > 0 && cfg.Start[n-1].IgnoreFailure {
+		return true // ExecStart=-
+	}
 	if inSet(&cfg.SuccessExit, e) {
 		return true
 	}

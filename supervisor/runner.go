@@ -36,6 +36,7 @@ type runner struct {
 
 	userEnv    []string         // HOME and its like of User=
 	credential *shim.Credential // nil: ours
+	dir        string           // working directory, "" is ours
 
 	lookForStranded bool // lanes were returned or steered
 
@@ -105,6 +106,7 @@ func (l *loop) only() *runner {
 
 // finish notes that the service has come to its end.
 func (r *runner) finish(status int) {
+	r.removeDirectories()
 	if r.sleeps() {
 		return
 	}

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/supervise/supervise/supervisor/config"
 	"github.com/supervise/supervise/supervisor/proc"
 	"github.com/supervise/supervise/supervisor/ready"
 )
@@ -40,7 +41,7 @@ func (r *runner) prepareSpare() {
 	if len(r.runners) > spareServices {
 		return
 	}
-	in := &instance{of: r, n: next, pidfd: -1, access: "all"}
+	in := &instance{of: r, n: next, pidfd: -1, access: r.access()}
 	err := r.prepare(in)
 	if err == nil {
 		in.output, err = r.newOutput(in)
@@ -78,6 +79,18 @@ func (r *runner) prepare(in *instance) error {
 	return nil
 }
 
+// access is whose notify messages count: NotifyAccess=, or what it is by
+// default. Where nothing depends on them, everybody's of the service do.
+func (r *runner) access() string {
+	switch {
+	case r.cfg.NotifyAccess != "":
+		return string(r.cfg.NotifyAccess)
+	case r.cfg.At.File != "" && (r.cfg.Type == config.Notify || r.cfg.Type == config.NotifyReload):
+		return string(config.NotifyMain)
+	}
+	return string(config.NotifyAll)
+}
+
 // takeSpare gives the prepared instance if there is one for this generation,
 // else an empty one.
 func (r *runner) takeSpare(gen int) *instance {
@@ -85,7 +98,7 @@ func (r *runner) takeSpare(gen int) *instance {
 		r.spare = nil
 		return in
 	}
-	return &instance{of: r, n: gen, pidfd: -1, access: "all"}
+	return &instance{of: r, n: gen, pidfd: -1, access: r.access()}
 }
 
 // dropAhead gives back a cradle that no first child was born in.

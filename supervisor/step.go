@@ -215,8 +215,12 @@ func (s *service) onReload(now time.Time, ev evReload) {
 	switch s.state {
 	case up:
 		if s.cfg.Type == config.NotifyReload {
-			s.log(levelInfo, s.current, "reload: SIGHUP sent to the main process")
-			s.do(actSignal{gen: s.current.n, signal: int(syscall.SIGHUP), mode: config.KillProcess})
+			sig := syscall.SIGHUP
+			if s.cfg.ReloadSignal != 0 {
+				sig = s.cfg.ReloadSignal
+			}
+			s.log(levelInfo, s.current, "reload: "+config.SignalName(sig)+" sent to the main process")
+			s.do(actSignal{gen: s.current.n, signal: int(sig), mode: config.KillProcess})
 			return
 		}
 		if len(s.cfg.Reload) > 0 {
@@ -536,7 +540,15 @@ func (s *service) end(now time.Time, g *generation, why cause) {
 // signalStop sends the stop signal.
 func (s *service) signalStop(now time.Time, g *generation) {
 	sig, timeout := int(s.cfg.KillSignal), s.cfg.TimeoutStop
-	if g.cause == causeWatchdog {
+	if s.cfg.RestartSignal != 0 && s.state != stopping {
+		sig = int(s.cfg.RestartSignal)
+	}
+	if g.cause == causeTimeout && s.cfg.StartFailure == config.FailKill {
+		g.endedAt, g.timedOut = now, true
+		s.kill(now, g)
+		return
+	}
+	if g.cause == causeWatchdog || g.cause == causeTimeout && s.cfg.StartFailure == config.FailAbort {
 		sig = int(syscall.SIGABRT)
 		if s.cfg.WatchdogSignal != 0 {
 			sig = int(s.cfg.WatchdogSignal)
@@ -1123,6 +1135,18 @@ func (s *service) killDeadline(now time.Time, g *generation) {
 	case !g.final && !s.cfg.SendSIGKILL:
 		g.deadline = time.Time{}
 		s.log(levelWarn, g, "still there at its stop timeout, and SendSIGKILL=no", "timeout", s.cfg.TimeoutStop)
+	case !g.final && !g.timedOut && s.cfg.StopFailure == config.FailAbort:
+		g.timedOut = true
+		sig := syscall.SIGABRT
+		if s.cfg.WatchdogSignal != 0 {
+			sig = s.cfg.WatchdogSignal
+		}
+		g.deadline = after(now, s.cfg.TimeoutStop)
+		if s.cfg.TimeoutAbort > 0 {
+			g.deadline = now.Add(s.cfg.TimeoutAbort)
+		}
+		s.log(levelWarn, g, "still there at its stop timeout, asking for a dump", "signal", config.SignalName(sig))
+		s.do(actSignal{gen: g.n, signal: int(sig), mode: config.KillControlGroup})
 	case !g.final && !g.timedOut && s.cfg.FinalSignal != syscall.SIGKILL && s.cfg.FinalSignal != 0:
 		g.timedOut = true
 		g.deadline = now.Add(finalSignalGrace)

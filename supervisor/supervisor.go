@@ -99,7 +99,7 @@ func newLoop(o Options) (*loop, error) {
 			return nil, err
 		}
 		for _, r := range members[1:] {
-			r.credential, r.userEnv = members[0].credential, members[0].userEnv
+			r.credential, r.userEnv, r.dir = members[0].credential, members[0].userEnv, members[0].dir
 		}
 		l.runners = append(l.runners, members...)
 	}
@@ -247,18 +247,14 @@ func (l *loop) close() {
 // resolveCommand finds the command, its directory and its environment files
 // before anything is opened: a typing error must not take a port.
 func (r *runner) resolveCommand() error {
-	env, err := r.cfg.Environ(config.CleanEnv(r.environ))
+	env, err := r.cfg.Environ(r.baseEnv())
 	if err != nil {
 		return &StartError{Status: ExitUsage, Err: err}
 	}
-	if r.cfg.Dir != "" {
-		if st, err := os.Stat(r.cfg.Dir); err != nil {
-			return &StartError{Status: ExitUsage, Err: fmt.Errorf("cannot run in another directory: %w", err)}
-		} else if !st.IsDir() {
-			return &StartError{Status: ExitUsage, Err: fmt.Errorf("cannot run in another directory: %s is none", r.cfg.Dir)}
-		}
+	if err := r.resolveDir(); err != nil {
+		return &StartError{Status: ExitUsage, Err: err}
 	}
-	path, err := shim.LookPath(r.mainLine().Path, r.cfg.Dir, env)
+	path, err := shim.LookPath(r.mainLine().Path, r.dir, env)
 	if err == nil {
 		r.lookAtProgram(path)
 		return nil
@@ -278,7 +274,7 @@ func (r *runner) resolveCommand() error {
 
 // resolveUser looks up User= and Group=.
 func (r *runner) resolveUser() error {
-	if r.cfg.User == "" && r.cfg.Group == "" {
+	if r.cfg.User == "" && r.cfg.Group == "" && len(r.cfg.ExtraGroups) == 0 {
 		return nil
 	}
 	c := &shim.Credential{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
@@ -310,6 +306,16 @@ func (r *runner) resolveUser() error {
 		}
 		gid, _ := strconv.ParseUint(g.Gid, 10, 32)
 		c.GID = uint32(gid)
+	}
+	for _, name := range r.cfg.ExtraGroups {
+		g, err := user.LookupGroup(name)
+		if err != nil {
+			if g, err = user.LookupGroupId(name); err != nil {
+				return fmt.Errorf("cannot find group %q of SupplementaryGroups=: no such name or number", name)
+			}
+		}
+		gid, _ := strconv.ParseUint(g.Gid, 10, 32)
+		c.Groups = append(c.Groups, uint32(gid))
 	}
 	if os.Getuid() != 0 && (c.UID != uint32(os.Getuid()) || c.GID != uint32(os.Getgid())) {
 		return fmt.Errorf("cannot run as user %q group %q: only root can change users; leave --user and --group out, or run supervise as root", r.cfg.User, r.cfg.Group)
@@ -403,12 +409,12 @@ func makeRunDir(name string) string {
 func (r *runner) startHelper(argv []string, done func(proc.Exit)) (*helper, error) {
 	env := append(config.CleanEnv(r.environ), r.cfg.Env...)
 	env = lastWins(env)
-	path, err := shim.LookPath(argv[0], r.cfg.Dir, env)
+	path, err := shim.LookPath(argv[0], r.dir, env)
 	if err != nil {
 		return nil, err
 	}
 	spec := shim.New(path, argv, env)
-	spec.Dir, spec.Setpgid, spec.Credential = r.cfg.Dir, true, r.credential
+	spec.Dir, spec.Setpgid, spec.Credential = r.dir, true, r.credential
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open /dev/null: %w", err)

@@ -276,8 +276,7 @@ func commandDirectives() []Directive {
 	list := []Directive{
 		{
 			Section: "Service", Name: "ExecStart", Arg: "COMMAND", Help: "command and arguments; {fd:NAME}, {addr:NAME} and {port:NAME} are replaced", Repeat: true,
-			read:  readExecStart,
-			Waits: waitingExecStart,
+			read: readExecStart,
 			Get: func(s *Service) []string {
 				if len(s.Command) == 0 {
 					return mapSlice(s.Start, formatExec)
@@ -295,15 +294,6 @@ func commandDirectives() []Directive {
 		{
 			Section: "Service", Name: "WorkingDirectory", Flag: "chdir", Arg: argPath, Help: "directory the command runs in; '-' in front: may be missing; '~': the home of the user",
 			Set: setDir,
-			Waits: func(s *Service) string {
-				switch {
-				case s.DirHome:
-					return "~"
-				case s.DirOptional:
-					return "-"
-				}
-				return ""
-			},
 			Get: func(s *Service) []string {
 				switch {
 				case s.Dir == "":
@@ -689,16 +679,6 @@ func readExecStart(r *reading, s *Service, value string) error {
 		s.Command, s.Start = all[0].words(), nil
 	}
 	return nil
-}
-
-// waitingExecStart says what of the main command the supervisor does not do yet.
-func waitingExecStart(s *Service) string {
-	if n := len(s.Start); n > 0 {
-		if c := s.Start[n-1]; c.IgnoreFailure || c.Privilege != PrivilegeNone {
-			return formatExec(c)
-		}
-	}
-	return ""
 }
 
 // undouble makes one of each pair of a byte in special: "%%" is "%". What such a

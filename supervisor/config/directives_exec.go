@@ -98,19 +98,11 @@ func execDirectives() []Directive {
 	}
 	// What the supervisor does not carry out yet.
 	for _, name := range []string{
-		"PassEnvironment", "UnsetEnvironment", "SupplementaryGroups", "OOMScoreAdjust", "NoNewPrivileges", "CapabilityBoundingSet",
-		"AmbientCapabilities", "IgnoreSIGPIPE", "RuntimeDirectoryPreserve", "ExitType", "GuessMainPID", "NotifyAccess",
-		"ReloadSignal", "RestartKillSignal", "TimeoutStartFailureMode", "TimeoutStopFailureMode", "RestartMode", "StandardInput",
-		"SyslogLevelPrefix",
+		"ExitType", "GuessMainPID", "RestartMode", "SyslogLevelPrefix",
 	} {
 		list[indexOf(list, name)].Support = Pending
 	}
-	directories := directoryDirectives()
-	for i := range directories {
-		directories[i].Support = Pending
-	}
-	list = append(list, directories...)
-	return list
+	return append(list, directoryDirectives()...)
 }
 
 func indexOf(list []Directive, name string) int {

@@ -81,7 +81,7 @@ func dependency(name, help string, at func(*Dependencies) *[]string) Directive {
 
 func condition(name, help string) Directive {
 	return Directive{
-		Section: "Unit", Name: name, Arg: "[|][!]VALUE", Help: help, Repeat: true, Support: Pending,
+		Section: "Unit", Name: name, Arg: "[|][!]VALUE", Help: help, Repeat: true,
 		readHead: func(r *reading, h head, value string) error {
 			if value == "" { // all conditions, or all asserts
 				kind := strings.HasPrefix(name, "Assert")

@@ -263,11 +263,11 @@ Without=Nix
 
 func TestLoadPending(t *testing.T) {
 	dir := unitDir(t, map[string]string{
-		"a.service": "[Unit]\nAfter=b.service\n[Service]\nType=oneshot\nExecStartPre=/bin/x\nRemainAfterExit=no\nExecStart=-/bin/a $X\n",
+		"a.service": "[Unit]\nAfter=b.service\n[Service]\nType=oneshot\nExecStartPre=/bin/x\nRemainAfterExit=no\nExitType=cgroup\nExecStart=-/bin/a $X\n",
 		"b.service": "[Service]\nExecStart=/bin/b\n",
 	})
 	text := loadError(t, dir, LoadOptions{})
-	for _, d := range []string{"ExecStartPre"} {
+	for _, d := range []string{"ExecStartPre", "ExitType"} {
 		row := newLoader(LoadOptions{}).table["Service."+d]
 		if said := strings.Contains(text, d+"= is not supported yet"); said != (row.Support == Pending) {
 			t.Errorf("%s: %v in\n%s", d, row.Support, text)
