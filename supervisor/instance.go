@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -242,6 +243,9 @@ func (r *runner) spec(in *instance, stdin int) (*shim.Spec, error) {
 	}
 	spec.PIDEnv = plan.PIDEnv
 	spec.Ignore = r.ignoredAtStart(in)
+	if r.nohup.is && !slices.Contains(spec.Ignore, unix.SIGHUP) {
+		spec.Ignore = append(spec.Ignore, unix.SIGHUP)
+	}
 	if plan.Tame {
 		r.tame(spec)
 	}

@@ -33,7 +33,8 @@ type loop struct {
 
 	pump   *logs.Pump // of all outputs, nil until there is one
 	up     *ready.Upward
-	stdin  int       // of the children: ours for the only service, else /dev/null
+	stdin  int // of the children: ours for the only service, else /dev/null
+	nohup  nohup
 	tty    *terminal // of the only service; nil when there are several
 	runDir string    // for notify sockets, "" when there is none
 

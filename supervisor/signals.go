@@ -130,7 +130,11 @@ func (l *loop) signalled(sig syscall.Signal) {
 	case syscall.SIGQUIT:
 		l.order.endAll(l.runners, evStop{cause: name, signal: int(syscall.SIGQUIT)})
 	case syscall.SIGHUP:
-		if l.tty != nil && l.tty.hungUp() {
+		if l.nohup.hungUp(l.tty) {
+			l.log.Info("the terminal is gone, going on: SIGHUP was ignored at the start")
+			return
+		}
+		if !l.nohup.is && l.tty != nil && l.tty.hungUp() {
 			l.order.endAll(l.runners, evStop{cause: "the terminal is gone"})
 			return
 		}

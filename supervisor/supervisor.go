@@ -56,11 +56,13 @@ func (e *StartError) Unwrap() error { return e.Err }
 // status of supervise. A *StartError says that nothing was started and that
 // nothing is left behind. The caller has called proc.Setup.
 func Run(o Options) (int, error) {
+	hup := findNohup()
 	signals, caught := catchSignals()
 	l, err := newLoop(o)
 	if err != nil {
 		return 0, err
 	}
+	l.nohup = hup
 	defer l.close()
 	<-caught
 	l.tty.ignoreTTOU()

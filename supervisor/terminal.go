@@ -83,6 +83,43 @@ func (t *terminal) hungUp() bool {
 	return err == nil && n == 1 && fds[0].Revents&unix.POLLHUP != 0
 }
 
+// nohup says that SIGHUP was ignored when we were started, as nohup(1) has it:
+// then the end of the terminal ends neither us nor the command. SIGHUP from
+// anybody else is a reload all the same.
+type nohup struct {
+	is       bool
+	terminal bool // we had one that controls our session, and it was there when we looked last
+}
+
+// findNohup is called before any signal is caught.
+func findNohup() nohup {
+	if !signal.Ignored(syscall.SIGHUP) {
+		return nohup{}
+	}
+	return nohup{is: true, terminal: controlled()}
+}
+
+// controlled reports whether a terminal controls our session, be it that none
+// of our descriptors is that one: tty(4).
+func controlled() bool {
+	fd, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	_ = unix.Close(fd)
+	return true
+}
+
+// hungUp reports, once, that a SIGHUP which just came is the end of our
+// terminal, and that this is nothing to us.
+func (n *nohup) hungUp(t *terminal) bool {
+	if !n.terminal || controlled() && (t == nil || !t.hungUp()) {
+		return false
+	}
+	n.terminal = false
+	return true
+}
+
 // ignoreTTOU lets us write our log and give the terminal while we are not in
 // the foreground, which is whenever the command is. With a handler, a write
 // under "stty tostop" would be signalled and repeated for ever.
@@ -181,7 +218,7 @@ func (r *runner) terminalEnd(in *instance, e Exit) (sig int) {
 	switch {
 	case in != r.front():
 		return 0
-	case r.tty.hungUp():
+	case r.tty.hungUp() && !r.nohup.is:
 		return int(syscall.SIGHUP)
 	case in.key != 0 && time.Since(in.keyAt) <= patience:
 		return in.key
