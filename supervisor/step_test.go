@@ -591,6 +591,64 @@ func TestStatusOfStop(t *testing.T) {
 	}
 }
 
+// Whoever ends the command at the terminal wants it ended, whatever Restart= says
+// and whatever was under way: no generation is started any more, and none is left.
+func TestTerminalStop(t *testing.T) {
+	const sigHUP, sigINT, sigQUIT = int(syscall.SIGHUP), int(syscall.SIGINT), int(syscall.SIGQUIT)
+	for _, c := range []struct {
+		terminal int
+		exit     Exit
+		want     int
+	}{
+		{sigINT, Exit{Signal: sigINT}, 130},
+		{sigINT, Exit{}, 130},
+		{sigINT, Exit{Code: 130}, 130},
+		{sigINT, Exit{Code: 3}, 3},
+		{sigINT, Exit{Unknown: true}, 130},
+		{sigQUIT, Exit{Signal: sigQUIT, Core: true}, 131},
+		{sigQUIT, Exit{}, 131},
+		{sigHUP, Exit{Signal: sigHUP}, 0},
+		{sigHUP, Exit{}, 0},
+		{sigHUP, Exit{Code: 3}, 3},
+	} {
+		for _, restart := range []config.Restart{config.RestartNo, config.RestartOnFailure, config.RestartAlways} {
+			for _, when := range []string{"starting", "up", "up, others left", "replacing, current", "replacing, candidate"} {
+				cfg := testConfig()
+				cfg.Restart = restart
+				w := newWorld(t, cfg)
+				w.send(evStart{})
+				dead := 1
+				if when != "starting" {
+					w.ready(1)
+				}
+				switch when {
+				case "up, others left":
+					w.proc(1).others = 2
+				case "replacing, candidate":
+					dead = 2
+					fallthrough
+				case "replacing, current":
+					w.send(evReload{cause: "SIGHUP"})
+				}
+				w.proc(dead).alive = false
+				w.send(evExited{gen: dead, exit: c.exit, terminal: c.terminal})
+				for gen, p := range w.procs {
+					w.must(gen == dead && p.others == 0 || p.stopped, "%s: generation %d was not told to stop", when, gen)
+					if p.alive {
+						w.die(gen, Exit{Signal: int(syscall.SIGTERM)})
+					}
+				}
+				w.pass(time.Minute)
+				w.must(w.ended, "%s, %+v: has not ended", when, c)
+				w.must(len(w.procs) <= 2 && w.procs[3] == nil, "%s: started again", when)
+				if dead == 1 && !strings.HasPrefix(when, "replacing") {
+					w.must(w.status == c.want, "%s, restart %v, %+v: status %d", when, restart, c, w.status)
+				}
+			}
+		}
+	}
+}
+
 func TestCrashPolicy(t *testing.T) {
 	w := newWorld(t, testConfig())
 	w.send(evStart{})

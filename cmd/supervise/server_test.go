@@ -117,6 +117,17 @@ func (b *behaviour) step(step string) error {
 		}
 		n, _ := strconv.Atoi(value)
 		return ping(n)
+	case "lend": // lend:PATH: writes there where its notify socket is
+		if err := os.WriteFile(value+".new", []byte(os.Getenv("NOTIFY_SOCKET")), 0o644); err != nil {
+			return err
+		}
+		return os.Rename(value+".new", value)
+	case "borrow": // borrow:PATH: its notify socket is the one that is written there
+		text, err := os.ReadFile(value)
+		if err != nil {
+			return err
+		}
+		return os.Setenv("NOTIFY_SOCKET", string(text))
 	case "barrier": // waits until all that was said before has been heard
 		return barrier()
 	case "child": // child:STEP,STEP: another process
