@@ -15,6 +15,7 @@ type server struct {
 	tells []string // the command that prints its version, on its first line
 
 	module string // of Go that it is built from: see build
+	unix   string // it listens on this unix socket, in its folder; empty: on the port
 	talk   *talk  // nil: HTTP
 	rate   int    // new connections a second, at most; 0: as -rate says
 	alone  bool   // two generations cannot overlap: a reload stops one and then starts the next
@@ -67,6 +68,7 @@ var servers = []server{
 	{run: "goagain/run", title: "Go net/http, goagain", needs: []string{"go"}, tells: goVersion},
 	{run: "node/run", title: "Node http", needs: []string{"node"}, tells: nodeTells},
 	{run: "node/run.fd", title: "Node http, `listen({fd})`", needs: []string{"node"}, tells: nodeTells},
+	{run: "node/run.unix", title: "Node http, unix socket", needs: []string{"node"}, tells: nodeTells, unix: "web.sock"},
 	{run: "nodecluster/run", title: "Node cluster, 2 workers", needs: []string{"node"}, tells: nodeTells},
 	{run: "nodecluster/run.fd", title: "Node cluster, `listen({fd})`", needs: []string{"node"}, tells: nodeTells},
 	{run: "pythonhttp/run", title: "Python ThreadingHTTPServer, shutdown() on TERM", needs: []string{python3}, tells: version(python3, "--version")},
@@ -79,6 +81,7 @@ var servers = []server{
 	{run: "gunicorn/run.uvicorn", title: "gunicorn, 2 uvicorn workers", needs: []string{"gunicorn", dist + "uvicorn"}, tells: version("gunicorn", "--version")},
 	{run: "gunicorn/run.bind", title: "gunicorn, 2 sync workers", needs: []string{"gunicorn"}, tells: version("gunicorn", "--version")},
 	{run: "gunicorn/run.inherited", title: "gunicorn, 2 sync workers", needs: []string{"gunicorn"}, tells: version("gunicorn", "--version")},
+	{run: "gunicorn/run.unix", title: "gunicorn, 2 sync workers, unix socket", needs: []string{"gunicorn"}, tells: version("gunicorn", "--version"), unix: "web.sock"},
 	{run: "hypercorn/run", title: "hypercorn", needs: []string{"hypercorn"}, tells: ofPython("hypercorn")},
 	{run: "daphne/run", title: "daphne", needs: []string{python3, dist + "daphne"}, tells: ofPython("daphne")},
 	{run: "twisted/run", title: "Twisted web", needs: []string{"twistd3"}, tells: version("twistd3", "--version")},
@@ -88,6 +91,7 @@ var servers = []server{
 	{run: "puma/run.cluster", title: "Puma, 2 workers", needs: []string{"puma"}, tells: version("puma", "--version")},
 	{run: "puma/run.inherited", title: "Puma", needs: []string{"puma"}, tells: version("puma", "--version")},
 	{run: "puma/run.bind", title: "Puma", needs: []string{"puma"}, tells: version("puma", "--version")},
+	{run: "puma/run.unix", title: "Puma, unix socket", needs: []string{"puma"}, tells: version("puma", "--version"), unix: "web.sock"},
 	{run: "unicorn/run", title: "Unicorn", needs: []string{"unicorn"}, tells: version("unicorn", "--version")},
 	{run: "unicorn/run.inherited", title: "Unicorn", needs: []string{"unicorn"}, tells: version("unicorn", "--version")},
 	{run: "einhorn/run", title: "Einhorn worker, Ruby", needs: []string{"ruby"}, tells: version("ruby", "--version")},
@@ -96,9 +100,11 @@ var servers = []server{
 	{run: "php/run", title: "PHP built-in server", needs: []string{"php"}, tells: version("php", "--version")},
 	{run: "phpfpm/run", title: "PHP-FPM, FastCGI", needs: []string{"php-fpm8.2"}, tells: version("php-fpm8.2", "--version"), talk: &fastCGI},
 	{run: "phpfpm/run.bind", title: "PHP-FPM, FastCGI", needs: []string{"php-fpm8.2"}, tells: version("php-fpm8.2", "--version"), talk: &fastCGI},
+	{run: "phpfpm/run.unix", title: "PHP-FPM, FastCGI, unix socket", needs: []string{"php-fpm8.2"}, tells: version("php-fpm8.2", "--version"), talk: &fastCGI, unix: "php.sock"},
 	{run: "nginx/run", title: "nginx, 2 workers", needs: []string{"nginx"}, tells: nginxTells},
 	{run: "nginx/run.reuseport", title: "nginx, 2 workers, `reuseport`", needs: []string{"nginx"}, tells: nginxTells},
 	{run: "nginx/run.env", title: "nginx, 2 workers", needs: []string{"nginx"}, tells: nginxTells},
+	{run: "nginx/run.unix", title: "nginx, 2 workers, unix socket", needs: []string{"nginx"}, tells: nginxTells, unix: "web.sock"},
 	{run: "haproxy/run", title: "HAProxy, master and worker", needs: []string{"haproxy"}, tells: version("haproxy", "-v")},
 	{run: "haproxy/run.bind", title: "HAProxy, master and worker", needs: []string{"haproxy"}, tells: version("haproxy", "-v")},
 	{run: "apache/run", title: "Apache httpd, event", needs: []string{"apache2"}, tells: version("apache2", "-v")},

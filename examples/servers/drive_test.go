@@ -168,11 +168,11 @@ const workers = 4
 // startTraffic waits for the first answer and begins to load.
 func startTraffic(t *testing.T, p *place) *traffic {
 	t.Helper()
-	o := load.Options{Addrs: []string{p.addr()}, Workers: workers, Rate: p.rate}
+	o := load.Options{Network: p.network(), Addrs: []string{p.addr()}, Workers: workers, Rate: p.rate}
 	var r requests
 	if p.talk != nil {
-		await(t, "first answer", func() error { return p.talk.once(p.addr(), time.Second) })
-		r = startTalks(p.talk, p.addr(), p.rate)
+		await(t, "first answer", func() error { return p.talk.once(p.network(), p.addr(), time.Second) })
+		r = startTalks(p.talk, p.network(), p.addr(), p.rate)
 	} else {
 		await(t, "first answer", func() error {
 			one := o

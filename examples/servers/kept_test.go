@@ -47,7 +47,7 @@ func keepOn(t *testing.T, p *place, sup *supervised) kept {
 	ends := make(chan end, idleConnections)
 	told := make(chan struct{})
 	for range idleConnections {
-		c, keeps := keepOne(t, p.addr())
+		c, keeps := keepOne(t, p)
 		defer c.Close()
 		if !keeps {
 			return kept{none: true}
@@ -59,7 +59,7 @@ func keepOn(t *testing.T, p *place, sup *supervised) kept {
 			ends <- end{time.Since(at), err}
 		}()
 	}
-	l, err := load.Start(load.Options{Addrs: []string{p.addr()}, Workers: 2, Rate: 200, KeepAlive: true, Repeat: true})
+	l, err := load.Start(load.Options{Network: p.network(), Addrs: []string{p.addr()}, Workers: 2, Rate: 200, KeepAlive: true, Repeat: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,14 +108,14 @@ func keepOn(t *testing.T, p *place, sup *supervised) kept {
 }
 
 // keepOne makes a request on a connection of its own, and keeps that.
-func keepOne(t *testing.T, addr string) (c net.Conn, keeps bool) {
+func keepOne(t *testing.T, p *place) (c net.Conn, keeps bool) {
 	t.Helper()
-	c, err := net.DialTimeout("tcp", addr, patience)
+	c, err := net.DialTimeout(p.network(), p.addr(), patience)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.SetDeadline(time.Now().Add(patience))
-	if _, err := fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", addr); err != nil {
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	answer, err := http.ReadResponse(bufio.NewReader(c), nil)

@@ -21,8 +21,8 @@ import (
 // for a moment in neither's descriptors but on their way between them.
 type death struct {
 	crash.Death
-	accepted map[netip.AddrPort]bool // client addresses
-	orphans  time.Time               // when the last worker that outlived its master had ended; zero: there was none
+	accepted map[string]bool // client addresses
+	orphans  time.Time       // when the last worker that outlived its master had ended; zero: there was none
 }
 
 // how is what of a generation is killed.
@@ -36,7 +36,7 @@ const (
 
 // kill kills a main process that descends from root. Where it has children, all
 // of them stand still meanwhile, so that the account is exact.
-func kill(root, pid, port int, what how) (death, error) {
+func kill(root, pid int, p *place, what how) (death, error) {
 	var d death
 	workers := children(pid)
 	if len(workers) == 0 {
@@ -59,18 +59,9 @@ func kill(root, pid, port int, what how) (death, error) {
 		resume(unix.SIGCONT)
 		return d, err
 	}
-	found, err := sockdiag.Inet(sockdiag.Query{
-		Protocol: sockdiag.TCP, LocalPort: uint16(port), States: sockdiag.Mask(sockdiag.Established, sockdiag.CloseWait),
-	})
-	if err != nil {
+	if d.accepted, err = accepted(p); err != nil {
 		resume(unix.SIGCONT)
 		return d, err
-	}
-	d.accepted = map[netip.AddrPort]bool{}
-	for _, c := range found {
-		if c.Inode != 0 { // some process has it, or it is in a message to one
-			d.accepted[netip.AddrPortFrom(c.Dst.Addr().Unmap(), c.Dst.Port())] = true
-		}
 	}
 	if what == killAll {
 		resume(unix.SIGKILL)
@@ -88,6 +79,26 @@ func kill(root, pid, port int, what how) (death, error) {
 		d.orphans = time.Now()
 	}
 	return d, err
+}
+
+// accepted are the clients whose connections some process has, or that are in a
+// message to one.
+func accepted(p *place) (map[string]bool, error) {
+	all := map[string]bool{}
+	if p.unix != "" {
+		found, err := sockdiag.Unix(sockdiag.UnixQuery{States: sockdiag.Mask(sockdiag.Established)})
+		for _, c := range found {
+			all[c.Name] = all[c.Name] || c.Peer != 0
+		}
+		return all, err
+	}
+	found, err := sockdiag.Inet(sockdiag.Query{
+		Protocol: sockdiag.TCP, LocalPort: uint16(p.port), States: sockdiag.Mask(sockdiag.Established, sockdiag.CloseWait),
+	})
+	for _, c := range found {
+		all[netip.AddrPortFrom(c.Dst.Addr().Unmap(), c.Dst.Port()).String()] = c.Inode != 0
+	}
+	return all, err
 }
 
 // ended reports whether all of these processes have ended.
@@ -114,8 +125,7 @@ func (d *death) took(f load.Failure) bool {
 	if f.Connected && !f.Ended.Before(d.Stopped) && f.Ended.Before(d.orphans.Add(orphaned)) {
 		return true
 	}
-	local, err := netip.ParseAddrPort(f.Local)
-	return err == nil && d.accepted[local] && !f.Began.After(d.Stopped)
+	return d.accepted[f.Local] && !f.Began.After(d.Stopped)
 }
 
 // children are the children that the threads of pid have; none on a kernel that

@@ -22,13 +22,26 @@ import (
 type place struct {
 	dir     string
 	port    int
+	unix    string // path, when it is that
 	talk    *talk
 	rate    int
 	alone   bool
 	command recorded
 }
 
-func (p *place) addr() string { return fmt.Sprintf("127.0.0.1:%d", p.port) }
+func (p *place) network() string {
+	if p.unix != "" {
+		return "unix"
+	}
+	return "tcp"
+}
+
+func (p *place) addr() string {
+	if p.unix != "" {
+		return p.unix
+	}
+	return fmt.Sprintf("127.0.0.1:%d", p.port)
+}
 
 // port8080 is the port that all examples name; here each has one of its own.
 const port8080 = "8080"
@@ -41,6 +54,9 @@ func settle(t *testing.T, s *server) *place {
 	p := &place{dir: shortTempDir(t), port: freePort(t), talk: s.talk, rate: *rate, alone: s.alone}
 	if s.rate > 0 {
 		p.rate = min(p.rate, s.rate)
+	}
+	if s.unix != "" {
+		p.unix = filepath.Join(p.dir, s.unix)
 	}
 	folder, script := filepath.Split(s.run)
 	files := 0
@@ -189,7 +205,7 @@ func (r *recorded) told() string {
 	if r.flag("--listen", "") == "" {
 		return "bind(2)"
 	}
-	if handoff != "fd" {
+	if !strings.HasPrefix(handoff, "fd") {
 		return handoff
 	}
 	for _, word := range slices.Concat(r.flags, r.argv) {

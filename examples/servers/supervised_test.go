@@ -243,7 +243,7 @@ func (sup *supervised) crash(t *testing.T, p *place, what how) death {
 	}
 	sup.mu.Unlock()
 	from := sup.now()
-	d, err := kill(sup.cmd.Process.Pid, pid, p.port, what)
+	d, err := kill(sup.cmd.Process.Pid, pid, p, what)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, sup.words())
 	}

@@ -115,14 +115,15 @@ func fastCGIRequest() []byte {
 
 // talks is a load of one talk.
 type talks struct {
-	talk   *talk
-	addr   string
-	stop   chan struct{}
-	once   sync.Once
-	all    sync.WaitGroup
-	ok     atomic.Int64
-	failed atomic.Int64
-	phase  atomic.Pointer[string]
+	talk    *talk
+	network string
+	addr    string
+	stop    chan struct{}
+	once    sync.Once
+	all     sync.WaitGroup
+	ok      atomic.Int64
+	failed  atomic.Int64
+	phase   atomic.Pointer[string]
 
 	mu     sync.Mutex
 	result load.Result
@@ -130,8 +131,8 @@ type talks struct {
 
 const talkTimeout = 10 * time.Second
 
-func startTalks(of *talk, addr string, rate int) *talks {
-	p := &talks{talk: of, addr: addr, stop: make(chan struct{})}
+func startTalks(of *talk, network, addr string, rate int) *talks {
+	p := &talks{talk: of, network: network, addr: addr, stop: make(chan struct{})}
 	p.Mark("")
 	pause := time.Duration(1)
 	if rate > 0 {
@@ -156,7 +157,7 @@ func startTalks(of *talk, addr string, rate int) *talks {
 
 func (p *talks) request() {
 	f := load.Failure{Began: time.Now(), Remote: p.addr}
-	connecting, err := p.talk.exchange(&f, talkTimeout)
+	connecting, err := p.talk.exchange(p.network, &f, talkTimeout)
 	f.Ended, f.Phase = time.Now(), *p.phase.Load()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -171,7 +172,7 @@ func (p *talks) request() {
 	p.failed.Add(1)
 	f.Err = err.Error()
 	switch {
-	case errors.Is(err, unix.ECONNREFUSED):
+	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOENT):
 		f.Kind = load.Refused
 		p.result.Refused++
 	case errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
@@ -191,8 +192,8 @@ func (p *talks) request() {
 }
 
 // exchange makes one request, and notes in f how far it got.
-func (of *talk) exchange(f *load.Failure, timeout time.Duration) (connecting time.Duration, err error) {
-	c, err := net.DialTimeout("tcp", f.Remote, timeout)
+func (of *talk) exchange(network string, f *load.Failure, timeout time.Duration) (connecting time.Duration, err error) {
+	c, err := dial(network, f.Remote, f.Began.Add(timeout))
 	connecting = time.Since(f.Began)
 	if err != nil {
 		return connecting, err
@@ -224,8 +225,27 @@ func (of *talk) exchange(f *load.Failure, timeout time.Duration) (connecting tim
 	}
 }
 
-func (of *talk) once(addr string, timeout time.Duration) error {
-	_, err := of.exchange(&load.Failure{Began: time.Now(), Remote: addr}, timeout)
+// dialled numbers the names of clients of unix sockets.
+var dialled atomic.Int64
+
+// dial waits for a place in the queue of a unix socket, as it would for TCP, and
+// has a name there, by which the server's end can be told from others.
+func dial(network, addr string, deadline time.Time) (net.Conn, error) {
+	d := net.Dialer{Deadline: deadline}
+	if network == "unix" {
+		d.LocalAddr = &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("@talk-%d-%d", os.Getpid(), dialled.Add(1))}
+	}
+	for {
+		c, err := d.Dial(network, addr)
+		if !errors.Is(err, unix.EAGAIN) || time.Now().After(deadline) {
+			return c, err
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (of *talk) once(network, addr string, timeout time.Duration) error {
+	_, err := of.exchange(network, &load.Failure{Began: time.Now(), Remote: addr}, timeout)
 	return err
 }
 
