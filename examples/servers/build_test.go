@@ -7,13 +7,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
 
-// buildVariable asks for the servers that are built from Go modules. They are
-// large, so it is done once for a machine, into the user's cache; what is there
-// is used always.
+// buildVariable asks for the servers that are built from Go modules: "all", or
+// some of "caddy,coredns,traefik". They are large, so it is done once for a
+// machine, into the user's cache; what is there is used always.
 const buildVariable = "SUPERVISE_BUILD_SERVERS"
 
 // module is a Go program of its own, with the folder of its main package.
@@ -23,6 +24,12 @@ var modules = map[string]module{
 	caddy:   {caddy, "./cmd/caddy"},
 	traefik: {traefik, "./cmd/traefik"},
 	coredns: {coredns, "."},
+}
+
+// asked reports whether the variable asks for it.
+func (m module) asked() bool {
+	words := strings.Split(os.Getenv(buildVariable), ",")
+	return slices.Contains(words, "all") || slices.Contains(words, filepath.Base(m.program()))
 }
 
 // program is where it is built to.
@@ -45,7 +52,7 @@ func buildModules() error {
 	for _, m := range modules {
 		path := os.Getenv("PATH")
 		os.Setenv("PATH", filepath.Dir(m.program())+":"+path)
-		if _, err := os.Stat(m.program()); err == nil || os.Getenv(buildVariable) == "" {
+		if _, err := os.Stat(m.program()); err == nil || !m.asked() {
 			continue
 		}
 		began := time.Now()

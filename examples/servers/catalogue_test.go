@@ -18,6 +18,7 @@ type server struct {
 	unix   string // it listens on this unix socket, in its folder; empty: on the port
 	talk   *talk  // nil: HTTP
 	rate   int    // new connections a second, at most; 0: as -rate says
+	note   string // below the table
 	alone  bool   // two generations cannot overlap: a reload stops one and then starts the next
 	stays  bool   // the same, and nothing tells supervise of it: no reload
 }
@@ -55,6 +56,18 @@ const (
 	coredns = "github.com/coredns/coredns@v1.12.4"
 )
 
+// Notes below the table.
+const (
+	traefikNote = "It listens before it knows its routes, and answers 404 until then. A rollout waits for a page (`--ready /`); after a crash the clients in the queue are answered at once, and so."
+	dovecotNote = "Two masters cannot share a base_dir: what the table has as a rollout is a stop, then a start, while clients wait in the queue. Dovecot itself takes up to 6 s to stop."
+	mariadbNote = "Two servers cannot share a data folder, so there is no rollout."
+	redisNote   = "Two generations overlap for a moment. That is measured here without any data on disk, which would not bear it."
+	opensshNote = "At most 20 connections a second, since each is a process. Sessions live on when the listener is replaced or dies (`--kill-mode process`)."
+	standinNote = "ASP.NET Core has no runtime here. This program decides exactly as `UseSystemd()` does (LISTEN_PID the exact text of its pid, LISTEN_FDS digits only, 1 to INT_MAX-3), listens once more on what it is given, and drains as Kestrel does. Program.cs beside it is measured in its place by whoever has `dotnet`."
+	pumaNote    = "Puma binds no path at which somebody answers: on a unix socket it must be told."
+	unlinkNote  = "It removes the path at its end, though it did not make it. With `intercept` beside `fd` its unlink(2) is answered; without, the path is gone for the moment until supervise has put it back."
+)
+
 var servers = []server{
 	{run: "gohttp/run", title: "Go net/http, static", needs: []string{"go"}, tells: goVersion},
 	{run: "gohttp/run.386", title: "Go net/http, GOARCH=386", needs: []string{"go", amd64}, tells: goVersion},
@@ -81,7 +94,7 @@ var servers = []server{
 	{run: "gunicorn/run.uvicorn", title: "gunicorn, 2 uvicorn workers", needs: []string{"gunicorn", dist + "uvicorn"}, tells: version("gunicorn", "--version")},
 	{run: "gunicorn/run.bind", title: "gunicorn, 2 sync workers", needs: []string{"gunicorn"}, tells: version("gunicorn", "--version")},
 	{run: "gunicorn/run.inherited", title: "gunicorn, 2 sync workers", needs: []string{"gunicorn"}, tells: version("gunicorn", "--version")},
-	{run: "gunicorn/run.unix", title: "gunicorn, 2 sync workers, unix socket", needs: []string{"gunicorn"}, tells: version("gunicorn", "--version"), unix: "web.sock"},
+	{run: "gunicorn/run.unix", title: "gunicorn, 2 sync workers, unix socket", needs: []string{"gunicorn"}, tells: version("gunicorn", "--version"), unix: "web.sock", note: unlinkNote},
 	{run: "hypercorn/run", title: "hypercorn", needs: []string{"hypercorn"}, tells: ofPython("hypercorn")},
 	{run: "daphne/run", title: "daphne", needs: []string{python3, dist + "daphne"}, tells: ofPython("daphne")},
 	{run: "twisted/run", title: "Twisted web", needs: []string{"twistd3"}, tells: version("twistd3", "--version")},
@@ -91,7 +104,7 @@ var servers = []server{
 	{run: "puma/run.cluster", title: "Puma, 2 workers", needs: []string{"puma"}, tells: version("puma", "--version")},
 	{run: "puma/run.inherited", title: "Puma", needs: []string{"puma"}, tells: version("puma", "--version")},
 	{run: "puma/run.bind", title: "Puma", needs: []string{"puma"}, tells: version("puma", "--version")},
-	{run: "puma/run.unix", title: "Puma, unix socket", needs: []string{"puma"}, tells: version("puma", "--version"), unix: "web.sock"},
+	{run: "puma/run.unix", title: "Puma, unix socket", needs: []string{"puma"}, tells: version("puma", "--version"), unix: "web.sock", note: pumaNote},
 	{run: "unicorn/run", title: "Unicorn", needs: []string{"unicorn"}, tells: version("unicorn", "--version")},
 	{run: "unicorn/run.inherited", title: "Unicorn", needs: []string{"unicorn"}, tells: version("unicorn", "--version")},
 	{run: "einhorn/run", title: "Einhorn worker, Ruby", needs: []string{"ruby"}, tells: version("ruby", "--version")},
@@ -100,7 +113,7 @@ var servers = []server{
 	{run: "php/run", title: "PHP built-in server", needs: []string{"php"}, tells: version("php", "--version")},
 	{run: "phpfpm/run", title: "PHP-FPM, FastCGI", needs: []string{"php-fpm8.2"}, tells: version("php-fpm8.2", "--version"), talk: &fastCGI},
 	{run: "phpfpm/run.bind", title: "PHP-FPM, FastCGI", needs: []string{"php-fpm8.2"}, tells: version("php-fpm8.2", "--version"), talk: &fastCGI},
-	{run: "phpfpm/run.unix", title: "PHP-FPM, FastCGI, unix socket", needs: []string{"php-fpm8.2"}, tells: version("php-fpm8.2", "--version"), talk: &fastCGI, unix: "php.sock"},
+	{run: "phpfpm/run.unix", title: "PHP-FPM, FastCGI, unix socket", needs: []string{"php-fpm8.2"}, tells: version("php-fpm8.2", "--version"), talk: &fastCGI, unix: "php.sock", note: unlinkNote},
 	{run: "nginx/run", title: "nginx, 2 workers", needs: []string{"nginx"}, tells: nginxTells},
 	{run: "nginx/run.reuseport", title: "nginx, 2 workers, `reuseport`", needs: []string{"nginx"}, tells: nginxTells},
 	{run: "nginx/run.env", title: "nginx, 2 workers", needs: []string{"nginx"}, tells: nginxTells},
@@ -112,20 +125,20 @@ var servers = []server{
 	{run: "lighttpd/run.bind", title: "lighttpd", needs: []string{"lighttpd"}, tells: version("lighttpd", "-v")},
 	{run: "caddy/run", title: "Caddy", module: caddy},
 	{run: "caddy/run.bind", title: "Caddy", module: caddy},
-	{run: "traefik/run", title: "Traefik", module: traefik},
+	{run: "traefik/run", title: "Traefik", module: traefik, note: traefikNote},
 	{run: "coredns/run", title: "CoreDNS, DNS over TCP", module: coredns, talk: &dns},
 	{run: "javahttp/run", title: "Java com.sun.net.httpserver, stop hook", needs: []string{"java", "javac"}, tells: javaTells},
 	{run: "javablocking/run", title: "Java ServerSocket, blocking", needs: []string{"java", "javac"}, tells: javaTells},
 	{run: "javainherited/run", title: "Java System.inheritedChannel()", needs: []string{"java", "javac"}, tells: javaTells},
 	{run: "kestrel/run", title: "Kestrel, `UseSystemd()`", needs: []string{"dotnet"}, tells: version("dotnet", "--version")},
 	{run: "kestrel/run.urls", title: "Kestrel", needs: []string{"dotnet"}, tells: version("dotnet", "--version")},
-	{run: "kestrel/run.standin", title: "stand-in for Kestrel, `UseSystemd()`: no .NET here", needs: []string{python3}, tells: version(python3, "--version")},
-	{run: "kestrel/run.standin-urls", title: "stand-in for Kestrel: no .NET here", needs: []string{python3}, tells: version(python3, "--version")},
-	{run: "redis/run", title: "redis-server, PING", needs: []string{"redis-server"}, tells: version("redis-server", "--version"), talk: &redis},
-	{run: "openssh/run", title: "OpenSSH, banner", needs: []string{"/usr/sbin/sshd", asRoot}, tells: version("ssh", "-V"), talk: &ssh, rate: 20},
-	{run: "openssh/run.bind", title: "OpenSSH, banner", needs: []string{"/usr/sbin/sshd", asRoot}, tells: version("ssh", "-V"), talk: &ssh, rate: 20},
-	{run: "dovecot/run", title: "Dovecot, IMAP greeting", needs: []string{"dovecot", asRoot}, tells: version("dovecot", "--version"), talk: &imap, rate: 100, alone: true},
-	{run: "mariadb/run", title: "MariaDB, greeting", needs: []string{"mariadbd", "mysql_install_db"}, tells: version("mariadbd", "--version"), talk: &mysql, rate: 100, stays: true},
+	{run: "kestrel/run.standin", title: "stand-in for Kestrel, `UseSystemd()`: no .NET here", needs: []string{python3}, tells: version(python3, "--version"), note: standinNote},
+	{run: "kestrel/run.standin-urls", title: "stand-in for Kestrel: no .NET here", needs: []string{python3}, tells: version(python3, "--version"), note: standinNote},
+	{run: "redis/run", title: "redis-server, PING", needs: []string{"redis-server"}, tells: version("redis-server", "--version"), talk: &redis, note: redisNote},
+	{run: "openssh/run", title: "OpenSSH, banner", needs: []string{"/usr/sbin/sshd", asRoot}, tells: version("ssh", "-V"), talk: &ssh, rate: 20, note: opensshNote},
+	{run: "openssh/run.bind", title: "OpenSSH, banner", needs: []string{"/usr/sbin/sshd", asRoot}, tells: version("ssh", "-V"), talk: &ssh, rate: 20, note: opensshNote},
+	{run: "dovecot/run", title: "Dovecot, IMAP greeting", needs: []string{"dovecot", asRoot}, tells: version("dovecot", "--version"), talk: &imap, rate: 100, alone: true, note: dovecotNote},
+	{run: "mariadb/run", title: "MariaDB, greeting", needs: []string{"mariadbd", "mysql_install_db"}, tells: version("mariadbd", "--version"), talk: &mysql, rate: 100, stays: true, note: mariadbNote},
 	{run: "cblocking/run", title: "C, blocking accept(2), killed by TERM", needs: []string{"cc"}, tells: version("cc", "--version")},
 }
 

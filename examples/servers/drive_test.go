@@ -63,7 +63,7 @@ func crashIt(t *testing.T, p *place, sup *supervised, n int) outcome {
 // restartIt stops and starts the server n times under load, with no supervise.
 func restartIt(t *testing.T, p *place, n int) outcome {
 	t.Helper()
-	if p.command.told() != "bind(2)" {
+	if p.told() != "bind(2)" {
 		return outcome{}
 	}
 	c := &control{

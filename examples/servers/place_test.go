@@ -50,7 +50,6 @@ const port8080 = "8080"
 // supervise, whose arguments and environment are kept.
 func settle(t *testing.T, s *server) *place {
 	t.Helper()
-	s.lack(t)
 	p := &place{dir: shortTempDir(t), port: freePort(t), talk: s.talk, rate: *rate, alone: s.alone}
 	if s.rate > 0 {
 		p.rate = min(p.rate, s.rate)
@@ -123,12 +122,11 @@ const (
 	asRoot = "root"
 )
 
-// lack skips what this machine does not have.
-func (s *server) lack(t *testing.T) {
-	t.Helper()
+// lack says what this machine does not have.
+func (s *server) lack() error {
 	if s.module != "" {
 		if _, err := os.Stat(modules[s.module].program()); err != nil {
-			t.Skipf("%s is built only where %s is set, since that takes minutes", s.module, buildVariable)
+			return fmt.Errorf("%s is built only where %s asks for it, since that takes minutes", s.module, buildVariable)
 		}
 	}
 	for _, need := range s.needs {
@@ -148,9 +146,10 @@ func (s *server) lack(t *testing.T) {
 			_, err = exec.LookPath(need)
 		}
 		if err != nil {
-			t.Skip(err)
+			return err
 		}
 	}
+	return nil
 }
 
 // recorder stands for supervise while the script of an example runs.
@@ -200,7 +199,8 @@ func (r *recorded) flag(name, otherwise string) string {
 }
 
 // told is how the command is told of its listeners.
-func (r *recorded) told() string {
+func (p *place) told() string {
+	r := &p.command
 	handoff := r.flag("--handoff", "auto")
 	if r.flag("--listen", "") == "" {
 		return "bind(2)"
@@ -210,10 +210,15 @@ func (r *recorded) told() string {
 	}
 	for _, word := range slices.Concat(r.flags, r.argv) {
 		if strings.Contains(word, "{fd:") {
-			handoff += ", `" + word + "`"
+			handoff += ", `" + p.asWritten(word) + "`"
 		}
 	}
 	return handoff
+}
+
+// asWritten has the port and folder of the examples in place of ours.
+func (p *place) asWritten(text string) string {
+	return strings.NewReplacer(fmt.Sprint(p.port), port8080, p.dir, "$PWD").Replace(text)
 }
 
 // drain is the signal that the command is stopped by: where nothing is said,

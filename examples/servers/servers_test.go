@@ -4,9 +4,9 @@
 // new connections; and, as a control, restart it the plain way: stop, then start.
 // "run" is one way of being told of listeners, "run.NAME" another.
 //
-//	go test ./examples/servers                                   20 of each
+//	go test ./examples/servers                                   20 of each "run", 5 of each "run.NAME"
 //	go test ./examples/servers -run Table -timeout 1h -table ../README.md
-//	                                                             the same, and the table of README.md
+//	                                                             20 of each, and the table of README.md
 //
 // None may be refused, and no failure may be ours: see judge.
 package servers
@@ -114,6 +114,9 @@ func TestBusy(t *testing.T) {
 		t.Skip("the table is being made")
 	}
 	i := slices.IndexFunc(servers, func(s server) bool { return s.name() == "cblocking" })
+	if err := servers[i].lack(); err != nil {
+		t.Skip(err)
+	}
 	p := settle(t, &servers[i])
 	p.rate = 0
 	sup := superviseIt(t, p)
@@ -153,6 +156,7 @@ type row struct {
 	drain    string // the signal
 	ready    string // how it was found ready
 	kept     string // what becomes of kept connections
+	skipped  error  // why it was not measured
 	measured bool
 
 	rollouts, crashes, plain outcome
@@ -161,9 +165,12 @@ type row struct {
 // measure drives one server through all of it.
 func measure(t *testing.T, r *row) {
 	s := &r.server
+	if r.skipped = s.lack(); r.skipped != nil {
+		t.Skip(r.skipped)
+	}
 	p := settle(t, s)
 	r.version = s.version(t)
-	r.told, r.drain = p.command.told(), p.command.drain()
+	r.told, r.drain = p.told(), p.command.drain()
 	if mode := p.command.flag("--kill-mode", ""); mode != "" {
 		r.drain += ", " + mode
 	}
@@ -171,11 +178,11 @@ func measure(t *testing.T, r *row) {
 	r.measured = true
 	parts := map[string]outcome{}
 	if !s.stays {
-		r.rollouts = rollOut(t, p, sup, *rollouts)
+		r.rollouts = rollOut(t, p, sup, s.times(*rollouts))
 		parts["rollouts"] = r.rollouts
 		t.Logf("rollouts: %v", r.rollouts)
 	}
-	r.crashes = crashIt(t, p, sup, *crashes)
+	r.crashes = crashIt(t, p, sup, s.times(*crashes))
 	parts["crashes"] = r.crashes
 	t.Logf("crashes:  %v", r.crashes)
 	k := keepOn(t, p, sup)
@@ -184,7 +191,10 @@ func measure(t *testing.T, r *row) {
 	if k.requests > 0 {
 		t.Logf("kept:     %s: %v", r.kept, k.outcome)
 	}
-	r.ready = sup.how()
+	r.ready = p.asWritten(sup.how())
+	if r.told == "auto" {
+		r.told += ": " + sup.offered()
+	}
 	sup.stop(t)
 	r.plain = restartIt(t, p, *plain)
 	if r.plain.requests > 0 {
@@ -211,6 +221,17 @@ func measure(t *testing.T, r *row) {
 	if t.Failed() || max(r.rollouts.stall, r.crashes.stall) > *look {
 		t.Logf("supervise wrote\n%s", strings.Join(sup.lines(), "\n"))
 	}
+}
+
+// fewer is how often a further way of running a server is tried, without -table.
+const fewer = 5
+
+// times is how many of n there are for this server.
+func (s *server) times(n int) int {
+	if strings.HasSuffix(s.run, "/run") || *table != "" {
+		return n
+	}
+	return min(n, fewer)
 }
 
 // stamp is the time of day, to be compared with a log.

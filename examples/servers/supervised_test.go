@@ -38,6 +38,7 @@ type entry struct {
 	Generation int    `json:"generation"`
 	PID        int    `json:"pid"`
 	How        string `json:"how"`
+	By         string `json:"by"`
 
 	read time.Time
 }
@@ -197,6 +198,18 @@ func (sup *supervised) how() string {
 		}
 	}
 	return strings.Join(ways, ", ")
+}
+
+// offered is by which protocols supervise told the command of its listeners.
+func (sup *supervised) offered() string {
+	sup.mu.Lock()
+	defer sup.mu.Unlock()
+	for _, e := range sup.news {
+		if e.Message == "listeners are offered" {
+			return e.By
+		}
+	}
+	return "nothing"
 }
 
 // words are the ends of both logs.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,11 +36,24 @@ func formatTable(rows []row) string {
 		*rollouts, *crashes, *plain, asked(), workers, kernel(), runtime.GOARCH, runtime.NumCPU())
 	b.WriteString("| server | told by | drains on | ready by | kept connections | rollouts: requests | refused | failed | stall | crashes: requests | refused | failed | stall | plain: refused | failed | stall |\n")
 	b.WriteString("| --- | --- | --- | --- | --- |" + strings.Repeat(" ---: |", 11) + "\n")
+	var notes, missing []string
 	for _, r := range rows {
+		if r.skipped != nil {
+			missing = append(missing, fmt.Sprintf("[%s](servers/%s): %v", r.server.title, r.server.run, r.skipped))
+		}
 		if !r.measured {
 			continue
 		}
-		fmt.Fprintf(&b, "| [%s](servers/%s) %s | %s | %s | %s | %s |", r.server.title, r.server.run, r.version, r.told, r.drain, r.ready, r.kept)
+		mark := ""
+		if r.server.note != "" {
+			n := slices.Index(notes, r.server.note)
+			if n < 0 {
+				n = len(notes)
+				notes = append(notes, r.server.note)
+			}
+			mark = fmt.Sprintf(" <sup>%d</sup>", n+1)
+		}
+		fmt.Fprintf(&b, "| [%s](servers/%s) %s%s | %s | %s | %s | %s |", r.server.title, r.server.run, r.version, mark, r.told, r.drain, r.ready, r.kept)
 		for _, o := range []outcome{r.rollouts, r.crashes, r.plain} {
 			if o.requests == 0 {
 				b.WriteString(strings.Repeat(" |", 4))
@@ -48,6 +62,17 @@ func formatTable(rows []row) string {
 			fmt.Fprintf(&b, " %d | %d | %s | %s |", o.requests, o.refused, o.faults(), milliseconds(o.stall))
 		}
 		b.WriteString("\n")
+	}
+	b.WriteString("\n")
+	for i, note := range notes {
+		fmt.Fprintf(&b, "%d. %s\n", i+1, note)
+	}
+	b.WriteString("\nNot on the machine of this table, and so not tested there:\n\n")
+	for _, m := range missing {
+		fmt.Fprintf(&b, "- %s\n", m)
+	}
+	if len(missing) == 0 {
+		b.WriteString("- none\n")
 	}
 	return b.String()
 }
