@@ -86,7 +86,7 @@ func execDirectives() []Directive {
 				if s.ErrorOutput == "" {
 					return nil
 				}
-				return []string{formatStream(s.ErrorOutput)}
+				return []string{strings.ReplaceAll(formatStream(s.ErrorOutput), "%", "%%")}
 			},
 		},
 		setting("SyslogIdentifier", "WORD", "the word before each line where lines are marked", func(s *Service) *string { return &s.SyslogIdent }, func(text string) (string, error) { return text, nil }, plainText),

@@ -169,7 +169,9 @@ func listenLine(name, help, inet, unix string) Directive {
 			}
 			for _, s := range sockets {
 				s.Source, s.At, s.Unit = name+"="+text, r.at, u.Name+".socket"
-				s.Options = unitSocketOptions()
+				if s.Options = DefaultSocketOptions(); s.IsUnix() {
+					s.Options = unitSocketOptions()
+				}
 				u.Sockets = append(u.Sockets, s)
 			}
 			return nil
@@ -210,9 +212,6 @@ func (u *SocketUnit) finish() []error {
 				fail(s.At, "%w", err)
 			}
 		}
-		if _, said := u.option("RemoveOnStop"); !said {
-			s.Options.RemoveOnStop = false // the default of the flags is another
-		}
 	}
 	u.RemoveOnStop = slices.ContainsFunc(u.Sockets, func(s Socket) bool { return s.IsUnix() && s.Options.RemoveOnStop })
 	if len(u.Sockets) == 0 {
@@ -234,13 +233,4 @@ func (u *SocketUnit) finish() []error {
 		fail(u.At, "Accept=yes and Service= do not go together: the template is %s@.service", u.Name)
 	}
 	return errs
-}
-
-func (u *SocketUnit) option(directive string) (string, bool) {
-	for _, v := range slices.Backward(u.options) {
-		if v.option.directive == directive {
-			return v.value, true
-		}
-	}
-	return "", false
 }

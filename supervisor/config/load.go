@@ -68,6 +68,7 @@ type loader struct {
 	edges    map[edge]Position   // where an order was asked for
 	start    map[string]string   // Start= of [X-Supervise], by unit
 	sockets  map[string][]string // Sockets=, by service
+	output   map[*Service]bool   // who says where its output goes
 }
 
 // edge: unit from has to be up before unit to.
@@ -91,6 +92,7 @@ func newLoader(opts LoadOptions) *loader {
 		edges:   map[edge]Position{},
 		start:   map[string]string{},
 		sockets: map[string][]string{},
+		output:  map[*Service]bool{},
 	}
 	if l.host.getenv == nil {
 		l.host.getenv = os.Getenv

@@ -314,6 +314,9 @@ func (a *assigned) finishService() {
 	if s.TimeoutAbort != 0 && s.Watchdog == 0 {
 		s.TimeoutAbort = 0 // of no use, and no fault in a unit
 	}
+	_, words := a.said["Service.StandardOutput"]
+	_, ours := a.said["X-Supervise.Output"]
+	a.l.output[s] = words || ours
 	a.waiting()
 }
 
@@ -386,8 +389,8 @@ func (l *loader) units() *Units {
 	l.depend(u, byName)
 	for _, s := range u.Services {
 		l.decideStart(s)
-		if s.Output == "prefix" && len(u.Services) == 1 {
-			s.Output = "inherit"
+		if len(u.Services) == 1 && !l.output[s] {
+			s.Output = "inherit" // there is nobody to tell its lines from
 		}
 		l.validate(s)
 	}
