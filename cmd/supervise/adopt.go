@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+
+	"github.com/supervise/supervise/supervisor/config"
 )
 
 const adoptUsage = `adopt [flags] PID -- COMMAND [ARG...]`
@@ -41,7 +43,7 @@ func newAdoptCommand(status *int) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return start(svc, pid, flags, status)
+			return start([]*config.Service{svc}, pid, flags, status)
 		},
 	}
 	flags.add(cmd.Flags())

@@ -40,6 +40,7 @@ func newRoot(args []string, status *int) *cobra.Command {
 	root := newRunCommand(status)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	if mayNameVerb(args) {
+		root.AddCommand(newUnitsCommand(status), newUnitCommand(), newCheckCommand(status))
 		root.AddCommand(newAdoptCommand(status), newWhyCommand(status), newDoctorCommand(), newVersionCommand())
 	}
 	return root

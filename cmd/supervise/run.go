@@ -49,7 +49,7 @@ func newRunCommand(status *int) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return start(svc, 0, flags, status)
+			return start([]*config.Service{svc}, 0, flags, status)
 		},
 	}
 	flags.add(cmd.Flags())
@@ -75,6 +75,11 @@ func (r *runFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&r.name, "name", "", "name of the service (default: base name of COMMAND)")
 	addDirectives(f, &r.svc)
 	f.StringArrayVar(&r.set, "set", nil, "any supported directive, `DIRECTIVE=VALUE`")
+	r.addLog(f)
+}
+
+// addLog are the flags of the log.
+func (r *runFlags) addLog(f *pflag.FlagSet) {
 	f.StringVar(&r.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&r.logLevel, "log-level", "info", "trace, debug, info, warn, error or off")
 }
@@ -91,11 +96,8 @@ func (r *runFlags) service(args []string) (*config.Service, error) {
 			return nil, &usageError{err: fmt.Errorf("--set: %w", err)}
 		}
 	}
-	if r.logFormat != "text" && r.logFormat != "json" {
-		return nil, &usageError{err: fmt.Errorf("--log-format %q: write text or json", r.logFormat)}
-	}
-	if !validLevel(r.logLevel) {
-		return nil, &usageError{err: fmt.Errorf("--log-level %q: write trace, debug, info, warn, error or off", r.logLevel)}
+	if err := r.checkLog(); err != nil {
+		return nil, err
 	}
 	svc.Command = args
 	svc.Name = r.name
@@ -106,6 +108,16 @@ func (r *runFlags) service(args []string) (*config.Service, error) {
 		return nil, &usageError{err: err}
 	}
 	return svc, nil
+}
+
+func (r *runFlags) checkLog() error {
+	if r.logFormat != "text" && r.logFormat != "json" {
+		return &usageError{err: fmt.Errorf("--log-format %q: write text or json", r.logFormat)}
+	}
+	if !validLevel(r.logLevel) {
+		return &usageError{err: fmt.Errorf("--log-level %q: write trace, debug, info, warn, error or off", r.logLevel)}
+	}
+	return nil
 }
 
 // commandArgs sees to it that a command stands behind "--".
@@ -182,7 +194,7 @@ func (v *directiveValue) String() string     { return "" }
 
 // start is the hinge between words and work: from here on the supervisor runs.
 // adopt is the pid of a running server to take over from, or 0.
-func start(svc *config.Service, adopt int, flags *runFlags, status *int) error {
+func start(services []*config.Service, adopt int, flags *runFlags, status *int) error {
 	log, end := newLogger(flags.logFormat, flags.logLevel)
 	defer end()
 	inherited, err := inheritedListeners(os.Getenv, os.Getpid())
@@ -196,7 +208,7 @@ func start(svc *config.Service, adopt int, flags *runFlags, status *int) error {
 	if _, err := proc.Setup(); err != nil {
 		log.Warn("processes that lose their parent cannot be followed", "error", err)
 	}
-	*status, err = supervisor.Run(supervisor.Options{Services: []*config.Service{svc}, Log: log, Environ: os.Environ(), Inherited: inherited, Adopt: adopt})
+	*status, err = supervisor.Run(supervisor.Options{Services: services, Log: log, Environ: os.Environ(), Inherited: inherited, Adopt: adopt})
 	var se *supervisor.StartError
 	if err != nil && !errors.As(err, &se) {
 		return &supervisor.StartError{Status: supervisor.ExitSoftware, Err: err}

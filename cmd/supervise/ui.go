@@ -16,12 +16,18 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
+	"github.com/supervise/supervise/supervisor/config"
 	"github.com/supervise/supervise/supervisor/logs"
 	"github.com/supervise/supervise/supervisor/proc"
 )
 
 // fail prints an error and returns the exit status that it means.
 func fail(err error) int {
+	var units *config.LoadError
+	if errors.As(err, &units) {
+		printUnitErrors(os.Stderr, units)
+		return statusOf(err)
+	}
 	text := err.Error()
 	var usage *usageError
 	if errors.As(err, &usage) && usage.hint != "" {
@@ -85,5 +91,57 @@ func printFacts(w io.Writer, facts []proc.Fact) {
 		if f.Cost != "" {
 			fmt.Fprintf(w, "     %-*s  %s\n", width, "", f.Cost)
 		}
+	}
+}
+
+// printUnitErrors prints everything that is wrong with unit files: one line
+// each, as compilers do, so that editors find the place.
+func printUnitErrors(w io.Writer, e *config.LoadError) {
+	for _, err := range e.Errs {
+		printIndented(w, "", err.Error())
+	}
+	if e.Hint != "" {
+		printIndented(w, "    ", e.Hint)
+	}
+}
+
+// printIndented prints a text whose further lines are what to do.
+func printIndented(w io.Writer, indent, text string) {
+	for i, line := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
+		if i > 0 {
+			indent = "    "
+		}
+		fmt.Fprintln(w, indent+line)
+	}
+}
+
+// printUnits prints unit files, each under its name.
+func printUnits(w io.Writer, units []config.UnitText) {
+	for i, u := range units {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "# %s\n%s", u.Name, u.Text)
+	}
+}
+
+// printPlan prints what would be done with a unit: a head, then a line for each
+// fact.
+func printPlan(w io.Writer, p plan) {
+	fmt.Fprintf(w, "%s  %s\n", p.name, p.at)
+	for _, f := range p.facts {
+		printIndented(w, "    ", fmt.Sprintf("%-9s %s", f.name, f.text))
+		for line := range strings.SplitSeq(strings.TrimRight(f.more, "\n"), "\n") {
+			if line != "" {
+				fmt.Fprintln(w, "        "+line)
+			}
+		}
+	}
+}
+
+// printWarnings prints what is read and not done as it is written.
+func printWarnings(w io.Writer, warnings []config.Warning) {
+	for _, warning := range warnings {
+		fmt.Fprintf(w, "warning: %s\n", warning)
 	}
 }

@@ -291,3 +291,6 @@ func formatExec(c ExecLine) string {
 	words[0] = prefix + words[0]
 	return strings.ReplaceAll(JoinWords(words), "%", "%%")
 }
+
+// String is the line as a unit file has it.
+func (c ExecLine) String() string { return formatExec(c) }
