@@ -72,7 +72,15 @@ func (r *runner) startCommand(in *instance, a actCommand) (*shim.Child, *logs.Ou
 		return nil, nil, err
 	}
 	spec := shim.New(path, r.words(line, env), env)
-	spec.Files = []int{r.stdin, out.ChildStdout(), out.ChildStderr()}
+	stdin, opened, err := r.input()
+	if err != nil {
+		_ = out.Close()
+		return nil, nil, err
+	}
+	if opened {
+		defer unix.Close(stdin)
+	}
+	spec.Files = []int{stdin, out.ChildStdout(), out.ChildStderr()}
 	spec.Setpgid, spec.CgroupFD = true, in.tree.CgroupFD()
 	r.execute(spec, line)
 	child, err := shim.Start(spec)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/supervise/supervise/handoff/shim"
 	"github.com/supervise/supervise/supervisor/config"
+	"github.com/supervise/supervise/supervisor/listen"
 )
 
 // Execution: what systemd.exec(5) has to say about a process, for the main
@@ -30,7 +31,7 @@ func (r *runner) execute(spec *shim.Spec, line config.ExecLine) {
 	if line.Privilege == config.PrivilegeFull {
 		return
 	}
-	spec.NoNewPrivs = r.cfg.NoNewPrivs
+	spec.NoNewPrivs = spec.NoNewPrivs || r.cfg.NoNewPrivs // a filter of ours may want it, too
 	if r.cfg.Bounding != nil {
 		set := uint64(*r.cfg.Bounding)
 		spec.Bounding = &set
@@ -151,7 +152,7 @@ func (r *runner) makeDirectory(d config.Directory, path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	if err := os.Mkdir(path, d.Mode); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := unix.Mkdir(path, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	if c := r.credential; c != nil && d.Kind != "ConfigurationDirectory" {
@@ -159,7 +160,7 @@ func (r *runner) makeDirectory(d config.Directory, path string) error {
 			return err
 		}
 	}
-	return os.Chmod(path, d.Mode) // the umask narrowed it
+	return unix.Chmod(path, uint32(d.Mode)) // after the owner, whose change clears setgid
 }
 
 // removeDirectories removes the runtime directories of a service that ended.
@@ -172,9 +173,23 @@ func (r *runner) removeDirectories() {
 			continue
 		}
 		for _, name := range d.Names {
+			if r.listensIn(filepath.Join(d.Root, name)) {
+				continue
+			}
 			if err := os.RemoveAll(filepath.Join(d.Root, name)); err != nil {
 				r.warn(nil, "cannot remove a runtime directory", err)
 			}
 		}
 	}
+}
+
+// listensIn reports whether a unix socket that is still held has its path below
+// dir: it outlives the service.
+func (r *runner) listensIn(dir string) bool {
+	if r.set == nil {
+		return false
+	}
+	return slices.ContainsFunc(r.set.Sockets(), func(s *listen.Socket) bool {
+		return strings.HasPrefix(s.Config().Path, dir+"/")
+	})
 }

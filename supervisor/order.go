@@ -207,6 +207,7 @@ func (r *runner) unmet(c *config.Condition) {
 		return
 	}
 	r.log.Info("not started: a condition does not hold", "service", r.cfg.Name, "condition", c)
+	r.s.doneOnce = true // who requires it is started all the same: systemd.unit(5)
 	r.finish(0)
 }
 

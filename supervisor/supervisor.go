@@ -319,6 +319,9 @@ func (r *runner) resolveUser() error {
 		gid, _ := strconv.ParseUint(g.Gid, 10, 32)
 		c.Groups = append(c.Groups, uint32(gid))
 	}
+	if os.Getuid() != 0 && len(r.cfg.ExtraGroups) > 0 {
+		return fmt.Errorf("cannot give groups %s: only root can; leave SupplementaryGroups= out, or run supervise as root", strings.Join(r.cfg.ExtraGroups, " "))
+	}
 	if os.Getuid() != 0 && (c.UID != uint32(os.Getuid()) || c.GID != uint32(os.Getgid())) {
 		return fmt.Errorf("cannot run as user %q group %q: only root can change users; leave --user and --group out, or run supervise as root", r.cfg.User, r.cfg.Group)
 	}

@@ -66,3 +66,22 @@ func TestPrivileges(t *testing.T) {
 		})
 	}
 }
+
+// TestScoreIsTheChilds: the kernel gives a score to all processes that share a
+// memory, and ours must not change.
+func TestScoreIsTheChilds(t *testing.T) {
+	const file = "/proc/self/oom_score_adj"
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Skip("no OOM score here: ", err)
+	}
+	score := 456
+	spec, out := script(t, "cat "+file)
+	spec.OOMScore = &score
+	if got := run(t, spec, newReader(out)); got != "456\n" {
+		t.Errorf("the child has %q", got)
+	}
+	if after, err := os.ReadFile(file); err != nil || string(after) != string(before) {
+		t.Errorf("ours became %q, was %q: %v", after, before, err)
+	}
+}

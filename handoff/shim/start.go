@@ -37,7 +37,14 @@ const ownStack = unix.CLONE_VM
 //
 // Start may be called from several goroutines, and from a locked thread (a
 // child inherits the seccomp filters of the thread that calls).
-func Start(spec *Spec) (*Child, error) { return start(spec, ownStack) }
+func Start(spec *Spec) (*Child, error) {
+	if spec.OOMScore != nil {
+		// The kernel gives all processes that share a memory the same score: ours
+		// would become the child's. It gets a copy.
+		return start(spec, 0)
+	}
+	return start(spec, ownStack)
+}
 
 func start(spec *Spec, share uintptr) (*Child, error) {
 	var pipe [2]int
