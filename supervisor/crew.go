@@ -23,6 +23,7 @@ type crew struct {
 	batch   int                        // how many roll out at a time
 
 	cause   string
+	fresh   bool            // rollouts, where the service has another way to reload
 	queue   []*runner       // whose rollout has still to come
 	rolling map[*runner]int // those that roll out, with the failures that they had before
 }
@@ -127,8 +128,8 @@ func (c *crew) spread() error {
 }
 
 // reload has all instances replaced, a batch at a time.
-func (c *crew) reload(cause string) {
-	c.cause, c.queue = cause, slices.Clone(c.members)
+func (c *crew) reload(cause string, rollout bool) {
+	c.cause, c.fresh, c.queue = cause, rollout, slices.Clone(c.members)
 	c.next()
 }
 
@@ -138,7 +139,7 @@ func (c *crew) next() {
 		r := c.queue[0]
 		c.queue = c.queue[1:]
 		c.rolling[r] = r.s.rolloutsFail
-		r.reload(c.cause)
+		r.reload(c.cause, c.fresh)
 	}
 }
 

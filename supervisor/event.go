@@ -20,7 +20,10 @@ type (
 
 	// evReload asks for new code or configuration to be taken into use:
 	// SIGHUP, or a control verb.
-	evReload struct{ cause string }
+	evReload struct {
+		cause   string
+		rollout bool // a new generation, where the service has another way to reload
+	}
 
 	// evStop asks for everything to be ended. A second one, or hard, ends it
 	// by SIGKILL at once. signal replaces KillSignal= when it is not 0.
@@ -258,7 +261,10 @@ type (
 
 	// actReload carries out a reload that was remembered: evReload follows once
 	// it is known what the current generation listens on.
-	actReload struct{ cause string }
+	actReload struct {
+		cause   string
+		rollout bool
+	}
 
 	// actCloseListeners closes every listener: the user said stop.
 	actCloseListeners struct{}

@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/supervise/supervise/handoff/wire/signs"
+	"github.com/supervise/supervise/supervisor/config"
 	"github.com/supervise/supervise/supervisor/logs"
 	"github.com/supervise/supervise/supervisor/ready"
 )
@@ -18,6 +19,7 @@ type loop struct {
 	log     hclog.Logger
 	poll    *poller
 	environ []string // ours
+	reread  func() ([]*config.Service, error)
 
 	runners []*runner         // in the order in which they were given
 	order   *order            // who waits for whom

@@ -34,6 +34,14 @@ func newOrder(runners []*runner) *order {
 	return o
 }
 
+// without is the order of the runners that are left.
+func (o *order) without(r *runner, left []*runner) *order {
+	isIt := func(x *runner) bool { return x == r }
+	now := newOrder(left)
+	now.wanted, now.stopping, now.stop = slices.DeleteFunc(o.wanted, isIt), slices.DeleteFunc(o.stopping, isIt), o.stop
+	return now
+}
+
 // find gives the services of full unit names. Sockets are no runners: they are
 // open before anything is started.
 func (o *order) find(names []string) []*runner {
@@ -157,6 +165,13 @@ func (o *order) advance() {
 			if c := config.Unmet(r.cfg.Conditions); c != nil {
 				r.unmet(c)
 				continue
+			}
+			if r.set == nil { // it was stopped
+				if err := r.openListeners(nil); err != nil {
+					r.log.Error("not started", "service", r.cfg.Name, "error", err)
+					r.finish(ExitUnavailable)
+					continue
+				}
 			}
 			r.finished, r.asked = false, true
 			r.send(evStart{})

@@ -67,7 +67,7 @@ func (r *runner) perform(a action) {
 			r.retire(in)
 		}
 	case actReload:
-		r.reload(a.cause)
+		r.reload(a.cause, a.rollout)
 	case actCloseListeners:
 		if !r.cfg.OnDemand || r.s.stop != nil {
 			r.closeListeners()

@@ -46,6 +46,7 @@ type runner struct {
 
 	triggers []time.Time // recent activations
 
+	removed  bool // it is not configured any more
 	asked    bool // evStart is on its way
 	finished bool // the machine has come to its end
 	result   int  // then: what the supervisor exits with, were this the only service
@@ -112,6 +113,9 @@ func (r *runner) finish(status int) {
 	}
 	r.finished, r.result = true, status
 	r.loop.anyFinished = true
+	if r.removed {
+		r.after(0, func() { r.forget(r) })
+	}
 }
 
 // giveBack frees everything that belongs to the service. What was read of

@@ -59,6 +59,7 @@ type service struct {
 
 	pending      bool   // a reload came while it could not be carried out
 	pendingCause string // of that reload
+	pendingFresh bool   // it was to be a rollout
 	rollout      *rollout
 	unheldSaid   string // why a generation has listeners that are not held, as logged
 	doneOnce     bool   // a task that has ended well

@@ -138,14 +138,11 @@ func (l *loop) signalled(sig syscall.Signal) {
 			l.order.endAll(l.runners, evStop{cause: "the terminal is gone"})
 			return
 		}
-		for _, r := range l.runners {
-			if r.crew == nil {
-				r.reload(name)
-			}
+		if l.reread != nil {
+			l.rereadUnits(name)
+			return
 		}
-		for _, c := range l.crews() {
-			c.reload(name)
-		}
+		l.reloadAll(name)
 	case syscall.SIGCONT:
 		if r := l.only(); r != nil {
 			r.continued()
@@ -166,5 +163,17 @@ func (l *loop) passOn(sig syscall.Signal) {
 		if in := r.front(); in != nil && !in.exited && in.pid != 0 {
 			_ = in.tree.Signal(sig, config.KillProcess)
 		}
+	}
+}
+
+// reloadAll has every service reloaded.
+func (l *loop) reloadAll(cause string) {
+	for _, r := range l.runners {
+		if r.crew == nil {
+			r.reload(cause, false)
+		}
+	}
+	for _, c := range l.crews() {
+		c.reload(cause, false)
 	}
 }

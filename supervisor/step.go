@@ -214,7 +214,7 @@ func (s *service) startLimitReached(now time.Time) bool {
 func (s *service) onReload(now time.Time, ev evReload) {
 	switch s.state {
 	case up:
-		if s.cfg.Type == config.NotifyReload {
+		if s.cfg.Type == config.NotifyReload && !ev.rollout {
 			sig := syscall.SIGHUP
 			if s.cfg.ReloadSignal != 0 {
 				sig = s.cfg.ReloadSignal
@@ -223,7 +223,7 @@ func (s *service) onReload(now time.Time, ev evReload) {
 			s.do(actSignal{gen: s.current.n, signal: int(sig), mode: config.KillProcess})
 			return
 		}
-		if len(s.cfg.Reload) > 0 {
+		if len(s.cfg.Reload) > 0 && !ev.rollout {
 			if s.current.phase != phaseNone {
 				s.pending, s.pendingCause = true, ev.cause
 				return
@@ -242,7 +242,7 @@ func (s *service) onReload(now time.Time, ev evReload) {
 		if !s.pending {
 			s.log(levelInfo, nil, "reload remembered until the service is up", "cause", ev.cause)
 		}
-		s.pending, s.pendingCause = true, ev.cause
+		s.pending, s.pendingCause, s.pendingFresh = true, ev.cause, s.pendingFresh || ev.rollout
 	case backoff:
 		s.log(levelInfo, nil, "reload: starting now instead of waiting", "cause", ev.cause)
 		s.deadline = now
@@ -464,7 +464,8 @@ func (s *service) runPending(now time.Time) {
 		return
 	}
 	s.pending = false
-	s.do(actReload{cause: s.pendingCause})
+	s.do(actReload{cause: s.pendingCause, rollout: s.pendingFresh})
+	s.pendingFresh = false
 }
 
 // onGate: nothing more is on its way to the old generation, or a bound was met.

@@ -31,7 +31,10 @@ type Options struct {
 	Log       hclog.Logger
 	Environ   []string           // ours; what was meant for us is kept from the child
 	Inherited []listen.Inherited // LISTEN_FDS that we were given; Run owns them
-	Adopt     int                // a running server that the only service takes over from; 0: none
+	// Reread reads the configuration again, at SIGHUP; nil: it cannot change.
+	// Warnings are its own business. It is called in a goroutine of its own.
+	Reread func() ([]*config.Service, error)
+	Adopt  int // a running server that the only service takes over from; 0: none
 }
 
 // StartError is why nothing was started. Its text may have several lines: what
@@ -86,7 +89,7 @@ func Run(o Options) (int, error) {
 // newLoop does everything that can fail before anything is started.
 func newLoop(o Options) (*loop, error) {
 	l := &loop{
-		log: o.Log, environ: o.Environ,
+		log: o.Log, environ: o.Environ, reread: o.Reread,
 		mains: map[int]*instance{}, helpers: map[int]*helper{},
 		over: make(chan struct{}),
 	}
@@ -344,6 +347,9 @@ func (r *runner) openListeners(inherited []listen.Inherited) error {
 		r.log.Warn(w.String(), "service", r.cfg.Name)
 	}
 	r.set = set
+	if r.crew != nil {
+		r.crew.set, r.crew.steered = set, map[*runner][]*listen.Lane{}
+	}
 	if err := r.holdElder(); err != nil {
 		set.Close()
 		r.set = nil

@@ -3,6 +3,8 @@ package listen
 import (
 	"slices"
 
+	"github.com/supervise/supervise/supervisor/config"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -82,3 +84,18 @@ func (s *Set) OwnsFile(dev, ino uint64) bool {
 		return one.path != nil && one.path.dev == dev && one.path.ino == ino
 	})
 }
+
+// Add opens a further socket. On error nothing has changed.
+func (s *Set) Add(c config.Socket) (*Socket, []Warning, error) {
+	one, warns, err := openOne(c, c.Addr.Port())
+	if err != nil {
+		return nil, warns, err
+	}
+	s.sockets = append(s.sockets, one)
+	w, err := s.startWatch()
+	return one, append(warns, w...), err
+}
+
+// Forget makes a configured socket one that no further generation is lent. It
+// ends with the last one that serves it, as a learned one that is not bound any more.
+func (s *Set) Forget(one *Socket) { one.learned = true }
