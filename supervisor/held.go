@@ -95,12 +95,17 @@ func sharesPort(o ready.Listener) bool {
 	return err == nil && share != 0
 }
 
+// listenerName is a listener in words: "tcp 127.0.0.1:80".
+func listenerName(o ready.Listener) string {
+	if o.Addr.IsValid() {
+		return o.Network + " " + o.Addr.String()
+	}
+	return o.Network + " " + o.Path
+}
+
 // unheldFound tells the machine of a listener that is not held, and why.
 func (r *runner) unheldFound(in *instance, o ready.Listener) {
-	what := o.Network + " " + o.Path
-	if o.Addr.IsValid() {
-		what = o.Network + " " + o.Addr.String()
-	}
+	what := listenerName(o)
 	because, do := "it was bound in a way that is not seen (io_uring, or a rename after bind)", "let the command bind by bind(2), or use --listen with LISTEN_FDS"
 	switch {
 	case o.Network == "udp" && !r.cfg.InterceptUDP:

@@ -40,6 +40,7 @@ func (r *runner) becameReady(in *instance, how string, evidence bool) {
 	}
 	r.after(releaseAfter, r.releaseUnclaimed)
 	r.lookForUnheld(in, func() {})
+	r.lookForUnserved(context.Background(), in, unservedLooks)
 	r.after(releaseAfter, func() { r.lookForUnheld(in, func() {}) })
 	r.send(evReady{gen: in.n, how: how, evidence: evidence})
 	r.after(spareAfter, r.prepareSpare)
@@ -55,6 +56,7 @@ func (r *runner) watchReady(in *instance) {
 	if r.s.oneshot() {
 		return // it is ready when it has ended
 	}
+	r.lookAfter(ctx, unservedSlow, func() { r.lookForUnserved(ctx, in, 1) })
 	if kind == config.ReadyAuto && (r.cfg.Type == config.Notify || r.cfg.Type == config.NotifyReload) {
 		kind = config.ReadyNotify
 	}

@@ -27,6 +27,7 @@ type runner struct {
 	noFilter     error                   // why bind(2) is not intercepted
 	unheld       map[string]bool         // reasons for which a listener could not be kept, as logged
 	speaks       bool                    // a generation said READY=1, or acknowledged
+	unserved     map[*listen.Socket]bool // offered and not served, as logged
 	ack          *ackSocket              // of Einhorn's workers, or nil
 	standinFails bool                    // a SIGHUP did not make it upgrade to the stand-in
 	stopKills    bool                    // it was seen not to handle its stop signal
