@@ -255,6 +255,10 @@ type (
 	// actProbe asks the generation whether it lives; ends in evProbed.
 	actProbe struct{ gen int }
 
+	// actGiveBack lets new connections wait in the listeners that the manager
+	// above has as well, from before a stop until the next of us.
+	actGiveBack struct{}
+
 	// actRetire closes, soon, the learned sockets that only this generation
 	// serves: it was told to stop, and who took over has not bound them.
 	actRetire struct{ gen int }
@@ -306,6 +310,7 @@ func (actCheckEmpty) isAction()     {}
 func (actRelease) isAction()        {}
 func (actCheckStranded) isAction()  {}
 func (actProbe) isAction()          {}
+func (actGiveBack) isAction()       {}
 func (actRetire) isAction()         {}
 func (actReload) isAction()         {}
 func (actCloseListeners) isAction() {}

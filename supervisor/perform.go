@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,6 +69,8 @@ func (r *runner) perform(a action) {
 		}
 	case actReload:
 		r.reload(a.cause, a.rollout)
+	case actGiveBack:
+		r.handBack()
 	case actCloseListeners:
 		if !r.cfg.OnDemand || r.s.stop != nil {
 			r.closeListeners()
@@ -297,6 +300,17 @@ func (r *runner) returnLanes(in *instance) {
 	r.set.Return(in.lanes)
 	r.watchLanes()
 	r.lookAtLanes()
+}
+
+// handBack lets clients wait for the next of us, where the manager above holds
+// the address as well.
+func (r *runner) handBack() {
+	if r.set == nil || slices.ContainsFunc(r.mates(), func(mate *runner) bool { return mate != r && mate.set != nil }) {
+		return
+	}
+	if err := r.set.GiveBack(); err != nil {
+		r.log.Warn("new connections may be refused during a restart of supervise", "service", r.cfg.Name, "error", err)
+	}
 }
 
 func (r *runner) closeListeners() {

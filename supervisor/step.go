@@ -950,6 +950,7 @@ func (s *service) onStop(now time.Time, ev evStop) {
 	if hard {
 		s.log(levelWarn, nil, "stopping at once", "cause", ev.cause)
 	}
+	s.do(actGiveBack{})
 	for _, g := range append([]*generation(nil), s.gens...) {
 		if hard && !(g.elder && g.state == genReady) {
 			g.timedOut = true

@@ -173,6 +173,7 @@ func (w *world) perform(a action) []event {
 		p.released, p.returned = true, true
 	case actReload:
 		return []event{evReload(a)}
+	case actGiveBack:
 	case actCloseListeners:
 		w.closed = true
 	case actEnd:

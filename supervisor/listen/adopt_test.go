@@ -225,8 +225,8 @@ func TestAdoptMPTCP(t *testing.T) {
 			}
 			steer(t, s, b)
 			s.Return([]*Lane{a})
-			if a.FD() >= 0 {
-				t.Fatal("the old lane is kept")
+			if a.FD() < 0 {
+				t.Fatal("the inherited listener is not kept")
 			}
 			for range 4 {
 				dial(t, web)

@@ -97,7 +97,7 @@ func (g *group) remove(l *Lane) error {
 // close ends the member at index i and moves the last into the gap.
 func (g *group) close(i int) {
 	m := g.order[i]
-	if g.tcp && g.steering {
+	if g.tcp && g.steering && (m.lane == nil || !m.lane.kept) {
 		// close(2) alone would leave it in the group, and the order wrong,
 		// for as long as any process still has a copy of the descriptor.
 		_ = unix.Shutdown(m.fd, unix.SHUT_RD)

@@ -21,6 +21,7 @@ type Lane struct {
 	// Under the mutex of the socket's group.
 	fd    int // -1 once closed
 	lent  bool
+	kept  bool // the manager above has it too, and goes on with it when we are gone: see keep
 	quiet bool // a Gate saw, after steering away, that no handshake is in flight
 }
 

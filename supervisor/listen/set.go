@@ -87,6 +87,9 @@ func (s *Set) open(sockets []config.Socket, inherited []Inherited) (warns []Warn
 			}
 			return warns, err
 		}
+		if taken[i] != nil {
+			opened[0].keep()
+		}
 		s.sockets = append(s.sockets, opened...)
 	}
 	for _, g := range given {
@@ -98,6 +101,7 @@ func (s *Set) open(sockets []config.Socket, inherited []Inherited) (warns []Warn
 		if err != nil {
 			return warns, err
 		}
+		one.keep()
 		s.sockets = append(s.sockets, one)
 	}
 	w, err := s.startWatch()
@@ -300,9 +304,10 @@ func (s *Set) Return(lanes []*Lane) (kept []*Lane) {
 		case l.fd < 0:
 		case slices.Contains(g.steered, l) || err == nil && n > 0:
 			kept = append(kept, l)
-		case flight || !g.tcp:
+		case flight || !g.tcp || l.kept:
 			// A UDP lane cannot be made to leave its group while some
-			// process has a copy; it stays, empty, and is lent again.
+			// process has a copy, and one of the manager above must not; it
+			// stays, empty, and is lent again.
 		default:
 			// Without a plug the lane is kept, as an idle one: no harm.
 			_ = g.remove(l)
@@ -351,7 +356,7 @@ func (s *Set) LeaveLane(l *Lane) (bool, error) {
 	g := l.socket.group
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if l.fd < 0 || !g.tcp || !g.steering || slices.Contains(g.steered, l) || accepting(l.fd) {
+	if l.fd < 0 || !g.tcp || !g.steering || l.kept || slices.Contains(g.steered, l) || accepting(l.fd) {
 		return false, nil
 	}
 	return true, g.leave(l)
@@ -384,9 +389,42 @@ func (s *Set) HealLane(l *Lane) error {
 	return fmt.Errorf("cannot heal %s: %w", subject(l.socket.cfg), unix.ENOTSUP)
 }
 
+// GiveBack steers new connections to the listeners that we were given: the
+// manager above (a .socket unit of systemd) has them as well, so that whoever
+// comes from now on waits there for the next of us instead of being refused. To
+// be called before the last generation is told to stop.
+func (s *Set) GiveBack() error {
+	var errs []error
+	for _, one := range s.sockets {
+		errs = append(errs, one.giveBack())
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Socket) giveBack() error {
+	g := s.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, m := range g.order {
+		if m.lane != nil && m.lane.kept && !slices.Equal(g.steered, []*Lane{m.lane}) {
+			return g.steer([]*Lane{m.lane})
+		}
+	}
+	return nil
+}
+
+// keep marks the listener that we were given: it is never shut down, since that
+// would act on the copy of the manager above, and not closed before the end.
+func (s *Socket) keep() {
+	if s.shared == "" {
+		s.group.order[0].lane.kept = true
+	}
+}
+
 // Close closes all lanes, whoever waits in them, and removes the paths that are
 // still ours and were to be removed.
 func (s *Set) Close() {
+	_ = s.GiveBack() // where that fails, the kernel chooses among those that are left
 	for _, one := range slices.Backward(s.sockets) {
 		one.close(false)
 	}
