@@ -177,11 +177,12 @@ func (o *order) advance() {
 			r.send(evStart{})
 		}
 		for _, r := range slices.Clone(o.stopping) {
-			if slices.ContainsFunc(o.behind[r], func(x *runner) bool { return slices.Contains(o.stopping, x) || x.s.state == stopping }) {
+			if slices.ContainsFunc(o.behind[r], func(x *runner) bool { return slices.Contains(o.stopping, x) || x.asked || x.s.state == stopping }) {
 				continue
 			}
 			o.stopping = slices.DeleteFunc(o.stopping, func(x *runner) bool { return x == r })
 			again = true
+			r.asked = true
 			r.send(o.stop)
 		}
 	}

@@ -48,7 +48,7 @@ type runner struct {
 	triggers []time.Time // recent activations
 
 	removed  bool // it is not configured any more
-	asked    bool // evStart is on its way
+	asked    bool // evStart or evStop is on its way
 	finished bool // the machine has come to its end
 	result   int  // then: what the supervisor exits with, were this the only service
 }

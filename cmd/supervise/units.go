@@ -50,7 +50,14 @@ func newUnitsCommand(status *int) *cobra.Command {
 				log.Warn(w.Text, "at", w.At)
 			}
 			end()
-			return start(units.Services, 0, flags, status)
+			reread := func() ([]*config.Service, error) {
+				units, _, err := config.Load(args, opts)
+				if err != nil {
+					return nil, err
+				}
+				return units.Services, nil
+			}
+			return start(units.Services, reread, 0, flags, status)
 		},
 	}
 	cmd.Flags().SortFlags = false

@@ -96,6 +96,8 @@ func execDirectives() []Directive {
 		ours2(setting("RolloutBatch", argNumber, "how many instances are replaced at a time", func(s *Service) *int { return &s.RolloutBatch }, numberIn(1, 1024), strconv.Itoa)),
 		ours2(setting("InheritEnvironment", argBool, "the supervisor's own environment is below Environment=", func(s *Service) *bool { return &s.InheritEnv }, ParseBool, FormatBool)),
 	}
+	list[indexOf(list, "Instances")].Flag = "instances"
+	list[indexOf(list, "RolloutBatch")].Flag = "rollout-batch"
 	// What the supervisor does not carry out yet.
 	for _, name := range []string{
 		"ExitType", "GuessMainPID", "RestartMode", "SyslogLevelPrefix",
