@@ -84,6 +84,7 @@ var servers = []server{
 	{run: "node/run.unix", title: "Node http, unix socket", needs: []string{"node"}, tells: nodeTells, unix: "web.sock"},
 	{run: "nodecluster/run", title: "Node cluster, 2 workers", needs: []string{"node"}, tells: nodeTells},
 	{run: "nodecluster/run.fd", title: "Node cluster, `listen({fd})`", needs: []string{"node"}, tells: nodeTells},
+	{run: "fastify/run", title: "Fastify, `listen({fd})`", needs: []string{"node", "npm"}, tells: version("node", "-p", `require("./fastify/package.json").dependencies.fastify`)},
 	{run: "pythonhttp/run", title: "Python ThreadingHTTPServer, shutdown() on TERM", needs: []string{python3}, tells: version(python3, "--version")},
 	{run: "pythonhttp/run.plain", title: "python -m http.server, killed by TERM", needs: []string{python3}, tells: version(python3, "--version")},
 	{run: "asyncio/run", title: "Python asyncio", needs: []string{python3}, tells: version(python3, "--version")},
