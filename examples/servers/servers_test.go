@@ -185,19 +185,22 @@ func measure(t *testing.T, r *row) {
 	r.crashes = crashIt(t, p, sup, s.times(*crashes))
 	parts["crashes"] = r.crashes
 	t.Logf("crashes:  %v", r.crashes)
-	k := keepOn(t, p, sup)
-	r.kept = k.String()
-	parts["kept connections"] = k.outcome
-	if k.requests > 0 {
-		t.Logf("kept:     %s: %v", r.kept, k.outcome)
+	if s.whole() {
+		k := keepOn(t, p, sup)
+		r.kept = k.String()
+		parts["kept connections"] = k.outcome
+		if k.requests > 0 {
+			t.Logf("kept:     %s: %v", r.kept, k.outcome)
+		}
 	}
 	r.ready = p.asWritten(sup.how())
 	if r.told == "auto" {
 		r.told += ": " + sup.offered()
 	}
 	sup.stop(t)
-	r.plain = restartIt(t, p, *plain)
-	if r.plain.requests > 0 {
+	// What goes into the background by itself, nobody stops without its pid file.
+	if s.whole() && r.told == "bind(2)" && !strings.HasSuffix(s.run, ".daemon") {
+		r.plain = restartIt(t, p, *plain)
 		t.Logf("plain:    %v", r.plain)
 	}
 	if r.told == "bind(2)" && !sup.said("learned a listener") {
@@ -226,9 +229,12 @@ func measure(t *testing.T, r *row) {
 // fewer is how often a further way of running a server is tried, without -table.
 const fewer = 5
 
+// whole reports whether this server is taken through everything.
+func (s *server) whole() bool { return strings.HasSuffix(s.run, "/run") || *table != "" }
+
 // times is how many of n there are for this server.
 func (s *server) times(n int) int {
-	if strings.HasSuffix(s.run, "/run") || *table != "" {
+	if s.whole() {
 		return n
 	}
 	return min(n, fewer)
