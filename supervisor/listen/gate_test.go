@@ -176,7 +176,6 @@ func TestGateLetsBusyConnectionsGo(t *testing.T) {
 	web := s.Sockets()[0]
 	a := lend(t, s)
 	server, client := acceptOne(t, web, a)
-	exchange(t, server, client)
 	ask := func() {
 		if _, err := client.Write([]byte("?")); err != nil {
 			t.Fatal(err)
