@@ -63,6 +63,9 @@
 //
 // A handler that runs for long (a stream of events, a WebSocket) watches Draining
 // and ends politely; Serve waits for it, also after it has hijacked the connection.
+// An answer that was begun before the drain could not say "Connection: close", so
+// its connection stays as an idle one: a stream over HTTP/1 had better say so at
+// its beginning.
 //
 // SIGINT is somebody at a terminal who wants it to end: idle connections are then
 // closed at once, and a second SIGINT ends the process.

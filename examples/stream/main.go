@@ -45,6 +45,11 @@ var interval time.Duration
 // events counts, from the number after the last one that the client has seen.
 func events(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
+	if r.ProtoMajor == 1 {
+		// The connection ends with the stream. Else it would stay, idle, and
+		// the drain would wait for what the client does with it.
+		w.Header().Set("Connection", "close")
+	}
 	out := http.NewResponseController(w)
 	n, _ := strconv.Atoi(r.Header.Get("Last-Event-ID"))
 	tick := time.NewTicker(interval)
