@@ -22,6 +22,9 @@ import (
 func (r *runner) execute(spec *shim.Spec, line config.ExecLine) {
 	spec.Dir, spec.Umask, spec.Nice = r.dir, r.cfg.Umask, r.cfg.Nice
 	spec.OOMScore = r.cfg.OOMScore
+	if r.nohup.is && !slices.Contains(spec.Ignore, unix.SIGHUP) {
+		spec.Ignore = append(spec.Ignore, unix.SIGHUP)
+	}
 	if r.cfg.IgnorePipe {
 		spec.Ignore = append(spec.Ignore, unix.SIGPIPE)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -243,9 +242,6 @@ func (r *runner) spec(in *instance, stdin int) (*shim.Spec, error) {
 	}
 	spec.PIDEnv = plan.PIDEnv
 	spec.Ignore = r.ignoredAtStart(in)
-	if r.nohup.is && !slices.Contains(spec.Ignore, unix.SIGHUP) {
-		spec.Ignore = append(spec.Ignore, unix.SIGHUP)
-	}
 	if plan.Tame {
 		r.tame(spec)
 	}

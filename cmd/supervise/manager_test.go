@@ -53,7 +53,9 @@ func startSupervise(t testing.TB, env []string, argv ...string) *running {
 		t.Fatal(err)
 	}
 	write.Close()
+	heard := make(chan struct{})
 	go func() {
+		defer close(heard)
 		buf := make([]byte, 4096)
 		for {
 			n, err := read.Read(buf)
@@ -69,6 +71,10 @@ func startSupervise(t testing.TB, env []string, argv ...string) *running {
 	}()
 	go func() {
 		r.cmd.Wait()
+		select { // its last words; but what it left behind may have the pipe
+		case <-heard:
+		case <-time.After(longest):
+		}
 		close(r.over)
 	}()
 	t.Cleanup(func() {
