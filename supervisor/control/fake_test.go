@@ -116,15 +116,9 @@ func (f *fake) Logs(ctx context.Context, q LogQuery, each func(Line) error) erro
 
 var when = time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)
 
-// serve runs a server on a socket of its own, with the smallest loop there is.
-func serve(t testing.TB, b Backend) *Client {
+// accept is the smallest loop there is. It closes s at the end.
+func accept(t testing.TB, s *Server) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "web.sock")
-	end, err := Listen(path, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := NewServer(end, b, Options{})
 	stop := make(chan struct{})
 	done := make(chan struct{})
 	go func() {
@@ -150,6 +144,18 @@ func serve(t testing.TB, b Backend) *Client {
 			t.Error(err)
 		}
 	})
+}
+
+// serve runs a server on a socket of its own, with the smallest loop there is.
+func serve(t testing.TB, b Backend) *Client {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "web.sock")
+	end, err := Listen(path, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(end, b, Options{})
+	accept(t, s)
 	c, err := Dial(path)
 	if err != nil {
 		t.Fatal(err)

@@ -26,6 +26,7 @@ type request struct {
 	method string
 	path   string
 	query  url.Values
+	host   string // Host, "" where there is none
 	http10 bool
 	body   []byte
 }
@@ -130,6 +131,8 @@ func parseHead(head []byte) (req *request, length int, expects bool, err error) 
 			length = int(n)
 		case "transfer-encoding":
 			return nil, 0, false, Errorf(Unsupported, "a body in chunks is not read here: send Content-Length")
+		case "host":
+			req.host = value
 		case "expect":
 			expects = strings.EqualFold(value, "100-continue")
 		}

@@ -35,6 +35,8 @@ type Server struct {
 	socket  *Endpoint
 	backend Backend
 	options Options
+	web     bool // see NewWeb
+	pages   []Page
 
 	ctx, follow       context.Context // of commands, and of what follows
 	cancel, endFollow context.CancelFunc
@@ -121,6 +123,9 @@ func (s *Server) refuse(c *conn, err error) {
 
 // allow looks at who connected: unix(7), SO_PEERCRED.
 func (s *Server) allow(fd int) (Peer, error) {
+	if s.web {
+		return Peer{}, nil
+	}
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
 		return Peer{}, Errorf(Forbidden, "cannot see who asks: %v", err)
@@ -224,8 +229,18 @@ func routes() []route {
 }
 
 func (s *Server) answer(c *conn, w io.Writer, req *request) {
-	known := ""
-	for _, r := range routes() {
+	known, all := "", routes
+	if s.web {
+		all = webRoutes
+		if err := foreignHost(c.file, req); err != nil {
+			writeError(w, err)
+			return
+		}
+		if s.answerPage(w, req) {
+			return
+		}
+	}
+	for _, r := range all() {
 		if r.path != req.path {
 			continue
 		}
