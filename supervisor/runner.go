@@ -47,8 +47,11 @@ type runner struct {
 
 	triggers []time.Time // recent activations
 
-	removed  bool // it is not configured any more
-	asked    bool // evStart or evStop is on its way
+	removed bool // it is not configured any more
+	asked   bool // evStart or evStop is on its way
+
+	tally *tally // nil without --http
+
 	finished bool // the machine has come to its end
 	result   int  // then: what the supervisor exits with, were this the only service
 }
@@ -73,7 +76,11 @@ func (r *runner) post(ev event) { r.poll.post(func() { r.send(ev) }) }
 // take gives an event to the machine and carries out what it answers.
 func (r *runner) take(ev event) {
 	was := r.s.state
-	for _, a := range r.s.step(time.Now(), ev) {
+	r.tally.look(r.s)
+	now := time.Now()
+	actions := r.s.step(now, ev)
+	r.tally.note(now, r.s, ev)
+	for _, a := range actions {
 		r.perform(a)
 	}
 	r.timers.set(&r.due, r.s.nextDeadline())

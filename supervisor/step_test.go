@@ -34,6 +34,7 @@ type world struct {
 	status int
 	log    []string
 	closed bool // listeners
+	tally  *tally
 }
 
 type process struct {
@@ -65,7 +66,7 @@ func (p *process) empty() bool {
 }
 
 func newWorld(t interface{ Fatalf(string, ...any) }, cfg *config.Service) *world {
-	return &world{t: t, s: newService(cfg, 1), now: time.Unix(1e9, 0), procs: map[int]*process{}}
+	return &world{t: t, s: newService(cfg, 1), now: time.Unix(1e9, 0), procs: map[int]*process{}, tally: &tally{}}
 }
 
 func (w *world) fatalf(format string, args ...any) {
@@ -90,7 +91,10 @@ func (w *world) send(ev event) {
 		ev, queue = queue[0], queue[1:]
 		before := w.s.current
 		wasRolling := w.s.state == replacing
-		for _, a := range w.s.step(w.now, ev) {
+		w.tally.look(w.s)
+		actions := w.s.step(w.now, ev)
+		w.tally.note(w.now, w.s, ev)
+		for _, a := range actions {
 			queue = append(queue, w.perform(a)...)
 		}
 		w.invariants(ev, before, wasRolling)
