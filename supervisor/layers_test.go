@@ -19,6 +19,8 @@ var mayImport = map[string][]string{
 	"supervisor/ready":    {"supervisor/sockdiag"},
 	"supervisor/logs":     {},
 	"supervisor/control":  {},
+	"supervisor/metrics":  {"supervisor/control"}, // writes its pictures
+	"supervisor/page":     {},
 	"supervisor/portdiag": {"supervisor/config", "supervisor/sockdiag"},
 	"supervisor":          {"supervisor/", "handoff/"},
 	"handoff":             {"handoff/"},

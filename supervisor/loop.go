@@ -34,6 +34,9 @@ type loop struct {
 	files map[string]*logs.File // log files, by path; nil while there are none
 
 	pump   *logs.Pump // of all outputs, nil until there is one
+	web    *web       // nil without --http
+	counts bool       // there will be one: what happens is counted
+
 	up     *ready.Upward
 	stdin  int // of the children: ours for the only service, else /dev/null
 	nohup  nohup

@@ -168,5 +168,8 @@ func (r *runner) endOutput(out *logs.Output) {
 	r.children.Go(func() {
 		_ = out.Flush(time.Now().Add(grace)) // what it loses is reported by Close
 		_ = out.Close()
+		if lines, bytes := out.Dropped(); lines+bytes > 0 {
+			r.poll.post(func() { r.tally.dropped(lines, bytes) })
+		}
 	})
 }

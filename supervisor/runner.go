@@ -63,6 +63,9 @@ func newRunner(l *loop, cfg *config.Service, seed uint64) *runner {
 		cfg = &own
 	}
 	r := &runner{loop: l, cfg: cfg, s: newService(cfg, seed), instances: map[int]*instance{}}
+	if l.counts {
+		r.tally = &tally{}
+	}
 	r.due = timer{index: -1, f: func() { r.send(evDeadline{}) }}
 	return r
 }
@@ -76,6 +79,10 @@ func (r *runner) post(ev event) { r.poll.post(func() { r.send(ev) }) }
 // take gives an event to the machine and carries out what it answers.
 func (r *runner) take(ev event) {
 	was := r.s.state
+	switch ev.(type) {
+	case evExec, evReady:
+		r.lookAtOutage()
+	}
 	r.tally.look(r.s)
 	now := time.Now()
 	actions := r.s.step(now, ev)

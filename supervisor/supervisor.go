@@ -34,7 +34,8 @@ type Options struct {
 	// Reread reads the configuration again, at SIGHUP; nil: it cannot change.
 	// Warnings are its own business. It is called in a goroutine of its own.
 	Reread func() ([]*config.Service, error)
-	Adopt  int // a running server that the only service takes over from; 0: none
+	Adopt  int    // a running server that the only service takes over from; 0: none
+	HTTP   string // where metrics, health and the status page are served; "": nowhere
 }
 
 // StartError is why nothing was started. Its text may have several lines: what
@@ -91,7 +92,7 @@ func newLoop(o Options) (*loop, error) {
 	l := &loop{
 		log: o.Log, environ: o.Environ, reread: o.Reread,
 		mains: map[int]*instance{}, helpers: map[int]*helper{},
-		over: make(chan struct{}),
+		over: make(chan struct{}), counts: o.HTTP != "",
 	}
 	l.tidy = timer{index: -1, f: func() { l.children.Go(debug.FreeOSMemory) }}
 	for _, cfg := range o.Services {
@@ -127,6 +128,7 @@ func newLoop(o Options) (*loop, error) {
 			r.closeListeners()
 		}
 		l.closeLogs()
+		l.closeWeb()
 		l.poll.close()
 		return nil, err
 	}
@@ -167,7 +169,7 @@ func (l *loop) open(o Options) (err error) {
 	} else if l.stdin, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
 		return &StartError{Status: ExitSoftware, Err: fmt.Errorf("cannot open /dev/null: %w", err)}
 	}
-	return nil
+	return l.openWeb(o.HTTP)
 }
 
 // deal says which service each inherited listener is for: the only one, or the
@@ -225,6 +227,7 @@ func checkSupported(cfg *config.Service) error {
 // was read of the children's output is written first.
 func (l *loop) close() {
 	close(l.over)
+	l.closeWeb()
 	for _, r := range l.runners {
 		r.giveBack()
 	}

@@ -114,6 +114,13 @@ func (t *tally) waits(clients int) {
 // outage reports whether it is worth looking for clients that wait.
 func (t *tally) outage() bool { return t != nil && !t.began.IsZero() }
 
+// dropped counts output of a generation that is gone.
+func (t *tally) dropped(lines, bytes int64) {
+	if t != nil {
+		t.DroppedLine, t.DroppedByte = t.DroppedLine+lines, t.DroppedByte+bytes
+	}
+}
+
 func (t *tally) gate(ev evGate) {
 	i := slices.IndexFunc(t.before.gens, func(g *generation) bool { return g.n == ev.gen })
 	if i < 0 {

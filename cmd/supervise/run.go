@@ -66,6 +66,7 @@ type runFlags struct {
 	svc                       config.Service
 	name, logFormat, logLevel string
 	set                       []string
+	http                      string
 }
 
 func newRunFlags() *runFlags { return &runFlags{svc: config.Defaults()} }
@@ -78,10 +79,11 @@ func (r *runFlags) add(f *pflag.FlagSet) {
 	r.addLog(f)
 }
 
-// addLog are the flags of the log.
+// addLog are the flags of the supervisor itself.
 func (r *runFlags) addLog(f *pflag.FlagSet) {
 	f.StringVar(&r.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&r.logLevel, "log-level", "info", "trace, debug, info, warn, error or off")
+	f.StringVar(&r.http, "http", "", "`ADDRESS` for /metrics, /healthz, /readyz and the status page; off by default")
 }
 
 // service is what the flags and the command say.
@@ -208,7 +210,7 @@ func start(services []*config.Service, reread func() ([]*config.Service, error),
 	if _, err := proc.Setup(); err != nil {
 		log.Warn("processes that lose their parent cannot be followed", "error", err)
 	}
-	*status, err = supervisor.Run(supervisor.Options{Services: services, Log: log, Environ: os.Environ(), Inherited: inherited, Reread: reread, Adopt: adopt})
+	*status, err = supervisor.Run(supervisor.Options{Services: services, Log: log, Environ: os.Environ(), Inherited: inherited, Reread: reread, HTTP: flags.http, Adopt: adopt})
 	var se *supervisor.StartError
 	if err != nil && !errors.As(err, &se) {
 		return &supervisor.StartError{Status: supervisor.ExitSoftware, Err: err}
