@@ -42,6 +42,8 @@ type instance struct {
 	pid    int // main process; 0 before the fork
 	pidfd  int // -1 when there is none
 	exited bool
+
+	launched bool // of Type=forking: the process that was started has exited
 	empty  bool
 
 	cradle    *cradle               // made ahead; nil once used

@@ -53,8 +53,8 @@ func (r *runner) watchReady(in *instance) {
 	ctx, cancel := context.WithCancel(context.Background())
 	in.watching, in.watchCtx = cancel, ctx
 	kind := r.cfg.Ready.Kind
-	if r.s.oneshot() {
-		return // it is ready when it has ended
+	if r.s.oneshot() || r.cfg.Type == config.Forking {
+		return // it is ready when its first process has ended
 	}
 	r.lookAfter(ctx, unservedSlow, func() { r.lookForUnserved(ctx, in, 1) })
 	if kind == config.ReadyAuto && (r.cfg.Type == config.Notify || r.cfg.Type == config.NotifyReload) {

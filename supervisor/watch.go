@@ -89,7 +89,7 @@ func (l *loop) reap() {
 		}
 		in := l.mains[e.PID]
 		r := in.of
-		if r.succeeded(in, exitOf(e)) {
+		if r.launched(in, exitOf(e)) || r.succeeded(in, exitOf(e)) {
 			continue // it is an orphan now, like others
 		}
 		r.exit(in, exitOf(e))

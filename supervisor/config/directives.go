@@ -285,12 +285,7 @@ func commandDirectives() []Directive {
 			},
 		},
 		word("Service", "Type", "type", "how the service says that it is up", typeWords(), "dbus",
-			func(s *Service) *Type { return &s.Type }).waits(func(s *Service) string {
-			if s.Type == Forking {
-				return string(s.Type)
-			}
-			return ""
-		}).means("idle is simple; dbus is not supported; auto (no word of systemd) is notify when the command speaks it, else exec"),
+			func(s *Service) *Type { return &s.Type }).means("idle is simple; dbus is not supported; auto (no word of systemd) is notify when the command speaks it, else exec"),
 		{
 			Section: "Service", Name: "WorkingDirectory", Flag: "chdir", Arg: argPath, Help: "directory the command runs in; '-' in front: may be missing; '~': the home of the user",
 			Set: setDir,

@@ -100,7 +100,7 @@ func execDirectives() []Directive {
 	list[indexOf(list, "RolloutBatch")].Flag = "rollout-batch"
 	// What the supervisor does not carry out yet.
 	for _, name := range []string{
-		"ExitType", "GuessMainPID", "RestartMode", "SyslogLevelPrefix",
+		"ExitType", "RestartMode", "SyslogLevelPrefix",
 	} {
 		list[indexOf(list, name)].Support = Pending
 	}
