@@ -16,10 +16,13 @@ const finalSignalGrace = 50 * time.Millisecond
 const strandAgain = 100 * time.Millisecond
 
 // How often SIGKILL is repeated while processes are left, and how long before
-// it is given up: what survives that long hangs in the kernel (state D).
+// it is given up: what survives that long hangs in the kernel (state D). A stop
+// has to end in time. Where only what a dead main process has left behind is
+// waited for, nobody is held up; and to die takes a busy machine its time.
 const (
-	killAgain  = 20 * time.Millisecond
-	killGiveUp = 850 * time.Millisecond
+	killAgain      = 20 * time.Millisecond
+	killGiveUp     = 850 * time.Millisecond
+	killGiveUpLeft = 30 * time.Second
 )
 
 // step applies ev to s as of now and returns what must be done about it, in
@@ -1131,6 +1134,14 @@ func (s *service) cleanTimeout(now time.Time, g *generation) {
 	s.do(actCommandEnd{gen: g.n, hard: true})
 }
 
+// patience is how long SIGKILL is tried on a generation.
+func (s *service) patience(g *generation) time.Duration {
+	if g.exited && s.state != stopping && !g.unheld {
+		return killGiveUpLeft
+	}
+	return killGiveUp
+}
+
 // killDeadline: the stop signal was not enough.
 func (s *service) killDeadline(now time.Time, g *generation) {
 	switch {
@@ -1158,7 +1169,7 @@ func (s *service) killDeadline(now time.Time, g *generation) {
 		g.timedOut = true
 		s.log(levelWarn, g, "still there at its stop timeout, killing all of it", "timeout", now.Sub(g.endedAt).Round(time.Millisecond))
 		s.kill(now, g)
-	case now.Sub(g.finalAt) < killGiveUp:
+	case now.Sub(g.finalAt) < s.patience(g):
 		s.kill(now, g)
 	default:
 		s.log(levelError, g, "processes are left that SIGKILL cannot end, giving up on them")

@@ -40,6 +40,7 @@ type world struct {
 type process struct {
 	alive    bool // main process
 	others   int  // other processes of the tree
+	stuck    bool // SIGKILL does not end the others
 	gate     bool // a gate is waited for
 	stopped  bool // got its stop signal
 	killed   bool
@@ -159,7 +160,9 @@ func (w *world) perform(a action) []event {
 		}
 		p.killed = true
 		evs := p.commandEnds(a.gen, Exit{Signal: 9})
-		p.others = 0
+		if !p.stuck {
+			p.others = 0
+		}
 		if p.alive {
 			p.alive = false
 			evs = append(evs, evExited{gen: a.gen, exit: Exit{Signal: 9}})
@@ -738,6 +741,36 @@ func TestRestartTable(t *testing.T) {
 	cfg.RestartForce.Signals[9] = true
 	if !mayRestart(cfg, causeNone, Exit{Signal: 9}) {
 		t.Error("RestartForceExitStatus= does not force")
+	}
+}
+
+// What a crash leaves behind is killed for as long as it takes on a busy
+// machine; a stop, and a main process that nothing ends, are not waited for so long.
+func TestLeftOversThatDoNotDie(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		do   func(w *world)
+		most time.Duration
+	}{
+		{"crash", func(w *world) { w.die(1, Exit{Signal: 9}) }, killGiveUpLeft},
+		{"crash, then stop", func(w *world) { w.die(1, Exit{Signal: 9}); w.send(evStop{cause: "SIGTERM"}) }, killGiveUp},
+		{"stop", func(w *world) { w.send(evStop{cause: "SIGTERM"}); w.die(1, Exit{}) }, killGiveUp},
+	} {
+		cfg := testConfig()
+		cfg.KillMode = config.KillMixed
+		w := newWorld(t, cfg)
+		w.send(evStart{})
+		w.ready(1)
+		p := w.proc(1)
+		p.others, p.stuck = 1, true
+		c.do(w)
+		if g := w.s.candidate; g != nil && c.most == killGiveUpLeft {
+			w.ready(g.n)
+		}
+		w.pass(c.most - 2*killAgain)
+		w.must(!p.released, "%s: given up too early", c.name)
+		w.pass(4 * killAgain)
+		w.must(p.released && w.logged("giving up"), "%s: not given up", c.name)
 	}
 }
 
