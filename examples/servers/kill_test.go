@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -38,20 +39,23 @@ const (
 // of them stand still meanwhile, so that the account is exact.
 func kill(root, pid int, p *place, what how) (death, error) {
 	var d death
-	workers := children(pid)
-	if len(workers) == 0 {
+	if len(children(pid)) == 0 {
 		var err error
 		d.Death, err = crash.Kill(root, pid) // what it had accepted is among its descriptors
 		return d, err
 	}
-	stopped, err := stop(root, append(workers, pid))
+	var workers []int // pidfds
+	main, err := stop(root, []int{pid})
+	if err == nil { // it has no further ones from here on
+		workers, err = stop(root, children(pid))
+	}
 	defer func() {
-		for _, fd := range stopped {
+		for _, fd := range slices.Concat(main, workers) {
 			unix.Close(fd)
 		}
 	}()
 	resume := func(s unix.Signal) {
-		for _, fd := range stopped[:max(len(stopped)-1, 0)] {
+		for _, fd := range workers {
 			_ = unix.PidfdSendSignal(fd, s, nil, 0)
 		}
 	}
@@ -71,7 +75,7 @@ func kill(root, pid int, p *place, what how) (death, error) {
 		resume(unix.SIGCONT)
 	}
 	if what == killMain {
-		for end := time.Now().Add(patience); !ended(stopped); time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(patience); !ended(workers); time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				return d, fmt.Errorf("workers have outlived their master by %v", patience)
 			}
