@@ -214,7 +214,7 @@ func (s *Service) Set(name, value string) error {
 			return fmt.Errorf("cannot set %s= for a service: it belongs to a socket; write --listen 'ADDRESS?%s=%s'", name, o.key, o.arg)
 		}
 	}
-	for _, d := range Table() {
+	for _, d := range rows() {
 		if d.Name == name {
 			return fmt.Errorf("cannot set %s=: it is for units that stand beside others; write it into a unit file", name)
 		}

@@ -97,7 +97,7 @@ func newLoader(opts LoadOptions) *loader {
 	if l.host.getenv == nil {
 		l.host.getenv = os.Getenv
 	}
-	for _, d := range Table() {
+	for _, d := range rows() {
 		l.table[d.Section+"."+d.Name] = d
 	}
 	return l

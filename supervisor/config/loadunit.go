@@ -276,8 +276,9 @@ func (a *assigned) lookup(as assignment) (Directive, bool) {
 // near names the directive that was probably meant.
 func (a *assigned) near(name string) string {
 	best, distance := "", 2+len(name)/4
-	for _, d := range Table() {
-		if n := editDistance(strings.ToLower(name), strings.ToLower(d.Name)); n < distance {
+	for _, d := range a.l.table {
+		n := editDistance(strings.ToLower(name), strings.ToLower(d.Name))
+		if n < distance || n == distance && best != "" && d.Name < best { // of two equally near ones always the same
 			best, distance = d.Name, n
 		}
 	}

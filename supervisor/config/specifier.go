@@ -206,24 +206,34 @@ func (h host) self(c byte) (string, error) {
 		}
 		return u.Username, nil
 	}
-	name, fallback := "HOME", "/root"
 	if c == 's' {
-		name, fallback = "SHELL", "/bin/sh"
+		return loginShell(), nil
 	}
 	if os.Getuid() == 0 {
-		return fallback, nil
+		return "/root", nil
 	}
-	if value := h.getenv(name); path.IsAbs(value) {
-		return value, nil
-	}
-	if c == 's' {
-		return fallback, nil
+	if home := h.getenv("HOME"); path.IsAbs(home) {
+		return home, nil
 	}
 	u, err := user.LookupId(strconv.Itoa(os.Getuid()))
 	if err != nil {
 		return "", err
 	}
 	return u.HomeDir, nil
+}
+
+// loginShell is that of passwd(5).
+func loginShell() string {
+	data, err := os.ReadFile("/etc/passwd")
+	if err == nil {
+		for line := range strings.Lines(string(data)) {
+			f := strings.Split(strings.TrimSpace(line), ":")
+			if len(f) == 7 && f[2] == strconv.Itoa(os.Getuid()) && path.IsAbs(f[6]) {
+				return f[6]
+			}
+		}
+	}
+	return "/bin/sh"
 }
 
 // architecture is the word of ConditionArchitecture=.

@@ -12,9 +12,7 @@ import (
 // not, with what that means. Each Section has a name once, in the order of the
 // sections and then of the alphabet.
 func Table() []Directive {
-	all := slices.Concat(
-		slices.DeleteFunc(Directives(), func(d Directive) bool { return d.Section == "Socket" }),
-		headDirectives(), socketUnitDirectives(), unitWords(), notDone())
+	all := rows()
 	order := []string{"Unit", "Service", "Socket", "Install", "X-Supervise"}
 	slices.SortStableFunc(all, func(a, b Directive) int {
 		if by := slices.Index(order, a.Section) - slices.Index(order, b.Section); by != 0 {
@@ -23,6 +21,13 @@ func Table() []Directive {
 		return strings.Compare(a.Name, b.Name)
 	})
 	return all
+}
+
+// rows are those of Table in no order.
+func rows() []Directive {
+	return slices.Concat(
+		slices.DeleteFunc(Directives(), func(d Directive) bool { return d.Section == "Socket" }),
+		headDirectives(), socketUnitDirectives(), unitWords(), notDone())
 }
 
 // unitWords are what the loading of units itself obeys.

@@ -18,7 +18,7 @@ func (e *UnsupportedError) Error() string {
 // unsupported looks name up among the directives that are known and not done.
 func unsupported(name string) (*UnsupportedError, bool) {
 	var found *UnsupportedError
-	for _, d := range Table() {
+	for _, d := range rows() {
 		switch {
 		case d.Name != name:
 		case d.Support == Supported:
