@@ -27,28 +27,27 @@ const (
 	ackPatience = 5 * time.Second // until a connection must have sent its line
 )
 
-// ackAddress is the path of the service's ack socket; "" when there is none.
-func (r *runner) ackAddress() string {
-	if r.ack == nil {
+// address is the path of the socket; "" where there is none.
+func (a *ackSocket) address() string {
+	if a == nil {
 		return ""
 	}
-	return r.ack.path
+	return a.path
 }
 
-// openAck opens the ack socket of a service that offers Einhorn's protocol.
-func (r *runner) openAck() error {
-	if !r.offers("einhorn") || r.set == nil || len(r.set.Sockets()) == 0 {
-		return nil
-	}
-	err := r.listenAck()
-	if err != nil && r.isAuto() {
+// hasAck opens the ack socket, when it is first needed, and reports whether
+// there is one.
+func (r *runner) hasAck() bool {
+	if err := r.openAck(); err != nil {
 		r.log.Debug("einhorn is not offered", "service", r.cfg.Name, "because", err)
-		return nil
 	}
-	return err
+	return r.ack != nil
 }
 
-func (r *runner) listenAck() error {
+func (r *runner) openAck() error {
+	if r.ack != nil {
+		return nil
+	}
 	if r.runDir == "" {
 		return fmt.Errorf("cannot open an ack socket for einhorn: no directory can be made for it; set XDG_RUNTIME_DIR or TMPDIR")
 	}

@@ -219,7 +219,7 @@ func (r *runner) drains(in *instance) bool {
 	if err != nil || ignored.Has(unix.SIGHUP) {
 		return false
 	}
-	return ignored.Has(unix.SIGINT) || r.cfg.KillSignal == syscall.SIGHUP || r.stopKills
+	return ignored.Has(unix.SIGINT) || stopSignal(r.cfg) == syscall.SIGHUP || r.stopKills
 }
 
 // drain has a tableflip server upgrade itself to the stand-in: it drains and
@@ -281,11 +281,12 @@ func (r *runner) signal(in *instance, a actSignal) {
 
 // endBySignal sends the stop signal, or what has its effect.
 func (r *runner) endBySignal(in *instance, a actSignal) {
-	if a.stop && r.drains(in) {
-		r.drain(in, a)
-		return
-	}
-	if a.stop {
+	// A watchdog's SIGABRT, or a SIGQUIT that asks for a dump, is meant as it is.
+	if a.stop && syscall.Signal(a.signal) == stopSignal(r.cfg) {
+		if r.drains(in) {
+			r.drain(in, a)
+			return
+		}
 		in.stopBy = a.signal
 	}
 	r.signal(in, a)

@@ -64,7 +64,7 @@ func (r *runner) protocols(path string, listeners []wire.Listener) []string {
 			return true // it removes the path of a unix socket that no pool names
 		}
 		_, err := wire.For(wire.Request{Protocols: []string{name}, Listeners: listeners})
-		return err != nil || name == "einhorn" && r.ackAddress() == ""
+		return err != nil || name == "einhorn" && !r.hasAck()
 	})
 }
 
@@ -94,25 +94,29 @@ func checkHandoff(cfg *config.Service) error {
 	return err
 }
 
-// openHandoff opens what the protocols need beside the listeners, which are
-// open by now.
+// openHandoff looks whether there is anything to hand over, now that the
+// listeners are open, and opens what the protocols need beside them.
 func (r *runner) openHandoff() error {
-	if names := asked(r.cfg); len(names) > 0 && len(r.set.Sockets()) == 0 && !r.offers("intercept") {
+	names := asked(r.cfg)
+	if len(names) > 0 && (r.set == nil || len(r.set.Sockets()) == 0) && !r.offers("intercept") {
 		return fmt.Errorf("handoff %s without a socket hands over nothing: write --listen ADDRESS, or --handoff auto, which learns what the command binds", strings.Join(names, ","))
 	}
-	return r.openAck()
+	if slices.Contains(names, "einhorn") {
+		return r.openAck()
+	}
+	return nil
 }
 
-// stopSignal is the signal by which the programs of a protocol drain, where that was asked
-// for by name; 0 is KillSignal=.
+// stopSignal is the signal by which a service is asked to end: KillSignal=, or, where
+// nothing was written, the one on which the programs of a protocol drain that was asked for by name.
 func stopSignal(cfg *config.Service) syscall.Signal {
 	names := asked(cfg)
 	if len(names) == 0 || cfg.KillGiven {
-		return 0
+		return cfg.KillSignal
 	}
 	plan, err := wire.For(wire.Request{Protocols: names, Listeners: []wire.Listener{{Name: "x", Network: "tcp", Addr: "127.0.0.1:1"}}})
-	if err != nil {
-		return 0
+	if err != nil || plan.Stop == 0 {
+		return cfg.KillSignal
 	}
 	return plan.Stop
 }
@@ -134,7 +138,7 @@ func (r *runner) plan(in *instance, path string) (wire.Plan, error) {
 	}
 	req := wire.Request{
 		Protocols: r.protocols(path, listeners), Listeners: listeners, Generation: in.n, Words: words(r.cfg), Path: path,
-		Ack: wire.Ack{Master: os.Getpid(), Socket: r.ackAddress()},
+		Ack: wire.Ack{Master: os.Getpid(), Socket: r.ack.address()},
 	}
 	if slices.Contains(req.Protocols, "tableflip") {
 		if err := r.standIn(in, path); err != nil {

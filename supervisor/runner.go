@@ -57,11 +57,6 @@ type runner struct {
 }
 
 func newRunner(l *loop, cfg *config.Service, seed uint64) *runner {
-	if sig := stopSignal(cfg); sig != 0 {
-		own := *cfg
-		own.KillSignal = sig
-		cfg = &own
-	}
 	r := &runner{loop: l, cfg: cfg, s: newService(cfg, seed), instances: map[int]*instance{}}
 	if l.counts {
 		r.tally = &tally{}

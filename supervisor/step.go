@@ -543,7 +543,7 @@ func (s *service) end(now time.Time, g *generation, why cause) {
 
 // signalStop sends the stop signal.
 func (s *service) signalStop(now time.Time, g *generation) {
-	sig, timeout := int(s.cfg.KillSignal), s.cfg.TimeoutStop
+	sig, timeout := int(stopSignal(s.cfg)), s.cfg.TimeoutStop
 	if s.cfg.RestartSignal != 0 && s.state != stopping {
 		sig = int(s.cfg.RestartSignal)
 	}
