@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,13 +17,12 @@ import (
 type ackSocket struct {
 	fd      int
 	path    string
-	readers map[int]bool // connections that have not sent their line yet
+	readers []int // connections that have not sent their line yet, oldest first
 }
 
 const (
-	ackLine     = 4096            // longest line
-	ackReaders  = 32              // connections at a time
-	ackPatience = 5 * time.Second // until a connection must have sent its line
+	ackLine    = 4096 // longest line
+	ackReaders = 32   // connections at a time
 )
 
 // address is the path of the socket; "" where there is none.
@@ -51,7 +49,7 @@ func (r *runner) openAck() error {
 	if r.runDir == "" {
 		return fmt.Errorf("cannot open an ack socket for einhorn: no directory can be made for it; set XDG_RUNTIME_DIR or TMPDIR")
 	}
-	a := &ackSocket{path: filepath.Join(r.runDir, r.cfg.Name+".ack"), readers: map[int]bool{}}
+	a := &ackSocket{path: filepath.Join(r.runDir, r.cfg.Name+".ack")}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("cannot open an ack socket for einhorn: %w", err)
@@ -59,7 +57,7 @@ func (r *runner) openAck() error {
 	a.fd = fd
 	if err = unix.Bind(fd, &unix.SockaddrUnix{Name: a.path}); err == nil {
 		if err = unix.Chmod(a.path, 0o666); err == nil { // a command of another user
-			if err = unix.Listen(fd, ackReaders); err == nil {
+			if err = unix.Listen(fd, unix.SOMAXCONN); err == nil {
 				err = r.poll.add(fd, unix.EPOLLIN, r.acceptAck)
 			}
 		}
@@ -79,7 +77,7 @@ func (r *runner) closeAck() {
 		return
 	}
 	r.ack = nil
-	for fd := range a.readers {
+	for _, fd := range a.readers {
 		r.poll.remove(fd)
 		_ = unix.Close(fd)
 	}
@@ -96,8 +94,7 @@ func (r *runner) acceptAck() {
 		return // it went away
 	}
 	if len(a.readers) >= ackReaders {
-		_ = unix.Close(fd)
-		return
+		r.dropAck(a.readers[0]) // who has been silent longest
 	}
 	var line []byte
 	read := func() {
@@ -119,16 +116,15 @@ func (r *runner) acceptAck() {
 		_ = unix.Close(fd)
 		return
 	}
-	a.readers[fd] = true
-	r.after(ackPatience, func() { r.dropAck(fd) })
+	a.readers = append(a.readers, fd)
 	read()
 }
 
 func (r *runner) dropAck(fd int) {
-	if r.ack == nil || !r.ack.readers[fd] {
+	if r.ack == nil || !slices.Contains(r.ack.readers, fd) {
 		return
 	}
-	delete(r.ack.readers, fd)
+	r.ack.readers = slices.DeleteFunc(r.ack.readers, func(other int) bool { return other == fd })
 	r.poll.remove(fd)
 	_ = unix.Close(fd)
 }

@@ -110,6 +110,30 @@ func (b *behaviour) step(step string) error {
 		b.label.Store(&value)
 	case "notify": // notify:TEXT, \n is a newline
 		return notify(value)
+	case "ack": // as a worker of Einhorn; ack:PID of somebody else; ack:TEXT that is none
+		text := fmt.Sprintf(`{"command":"worker:ack","pid":%d}`, os.Getpid())
+		if _, err := strconv.Atoi(value); err == nil {
+			text = `{"command":"worker:ack","pid":` + value + `}`
+		} else if value != "" {
+			text = value
+		}
+		c, err := net.Dial("unix", os.Getenv("EINHORN_SOCK_PATH"))
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for _, part := range []string{text[:len(text)/2], text[len(text)/2:], "\n"} { // in pieces, as a socket may give them
+			if _, err := io.WriteString(c, part); err != nil {
+				return err
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	case "silent": // connects where a worker of Einhorn would, often, and says nothing
+		for range 40 {
+			if _, err := net.Dial("unix", os.Getenv("EINHORN_SOCK_PATH")); err != nil {
+				return err
+			}
+		}
 	case "ping": // ping:N times, or ping:on without end beside what follows
 		if value == "on" {
 			go ping(math.MaxInt32)
