@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -704,10 +705,17 @@ func readEnvironment(r *reading, s *Service, value string) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range words {
-		if err := checkAssignment(w); err != nil {
-			return err
+	words = slices.DeleteFunc(words, func(w string) bool {
+		bad := checkAssignment(w)
+		if bad != nil && r.spec != nil { // as systemd does
+			r.notice("a word of Environment= is ignored: " + bad.Error())
+			return true
 		}
+		err = cmp.Or(err, bad)
+		return false
+	})
+	if err != nil {
+		return err
 	}
 	s.Env = append(slices.Clip(s.Env), words...)
 	return nil

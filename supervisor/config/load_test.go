@@ -231,7 +231,6 @@ Without=Nix
 		`a.service:14: PrivateTmp= is not supported yet, and leaving it out would not be safe: the service would see`,
 		`a.service:16: User=: cannot read "a b" as a user`,
 		`a.service:17: ExecStartPre=: the path "bin/x" is relative`,
-		`a.service:18: Environment=: cannot read "A" as a variable`,
 		`a.service:19: ListenStream= belongs to [Socket], and stands in [Service]`,
 		`a.service:21: [Socket] does not belong into a unit of type service`,
 		`b.socket:2: ListenStream=: cannot listen on "foo:80": "foo" is a name`,
