@@ -17,7 +17,7 @@ import (
 )
 
 // patience bounds every wait.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // inVM skips where the units of a test would be somebody's own machine's.
 func inVM(t *testing.T) {

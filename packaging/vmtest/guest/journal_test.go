@@ -38,7 +38,7 @@ func (u *unit) entries(text string) []map[string]any {
 // the unit; with --output journal also under its own name and with the priority
 // that it wrote in front.
 func TestJournal(t *testing.T) {
-	const script = `'echo "<3>word of the server $$"; exec /vm/bin/hello'`
+	const script = `'echo "<3>word of the server $$$$"; exec /vm/bin/hello'`
 	for _, c := range []struct{ flag, identifier string }{
 		{"inherit", "supervise"},
 		{"journal", "web"},
