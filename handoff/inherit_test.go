@@ -163,8 +163,14 @@ func FuzzInherit(f *testing.F) {
 
 func TestWatchdogInterval(t *testing.T) {
 	for _, test := range []struct{ usec, pid, want string }{
-		{"", "", "0s"}, {"2000000", "", "1s"}, {"2000000", "42", "1s"}, {"2000000", "41", "0s"},
-		{"x", "", "0s"}, {"-5", "", "0s"}, {"0", "", "0s"}, {"9223372036854775807", "", "0s"},
+		{"", "", "0s"},
+		{"2000000", "", "1s"},
+		{"2000000", "42", "1s"},
+		{"2000000", "41", "0s"},
+		{"x", "", "0s"},
+		{"-5", "", "0s"},
+		{"0", "", "0s"},
+		{"9223372036854775807", "", "0s"},
 	} {
 		if got := fmt.Sprint(watchdogInterval(test.usec, test.pid, 42)); got != test.want {
 			t.Errorf("%+v: %s", test, got)

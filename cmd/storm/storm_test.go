@@ -93,6 +93,14 @@ func TestCrashes(t *testing.T) {
 	}
 }
 
+// A server that shuts down loses what comes on kept connections, and storm sees it.
+func TestKeptConnectionsAreSeen(t *testing.T) {
+	a := mustStorm(t, "-keepalive", "-control", "shared", "-rollouts", "3", "-min-requests", "3000", "--", plain)
+	if a.Rollouts != 3 || a.Held || a.Failed() == 0 || a.Refused != 0 || a.Reused < 2000 {
+		t.Error(a.show())
+	}
+}
+
 // Without a held listener a crash refuses, and that is not excused.
 func TestCrashIsSeen(t *testing.T) {
 	a := mustStorm(t, "-control", "restart", "-crashes", "3", "-min-requests", "2000", "-expect", "crash", "--", plain)
@@ -152,6 +160,7 @@ func TestParse(t *testing.T) {
 		"-rollouts 1 -crashes 1 -- x",
 		"-echo -crashes 1 -- x",
 		"-echo -rollouts 1 -- x",
+		"-echo -http2 -- x",
 	} {
 		if _, err := parse(strings.Fields(args)); err == nil {
 			t.Errorf("storm %s: no error", args)
