@@ -110,8 +110,8 @@ var controls = sync.OnceValue(func() bool {
 	return strings.Contains(string(help), "--control ")
 })
 
-// await reads lines until one has the word.
-func (r *running) await(t *testing.T, word string) {
+// await reads lines until one has the word, and gives them all.
+func (r *running) await(t *testing.T, word string) []string {
 	t.Helper()
 	var all []string
 	timeout := time.After(patience)
@@ -120,10 +120,11 @@ func (r *running) await(t *testing.T, word string) {
 		case line := <-r.lines:
 			all = append(all, line)
 			if strings.Contains(line, word) {
-				return
+				return all
 			}
 		case <-timeout:
 			t.Fatalf("no %q in:\n%s", word, strings.Join(all, "\n"))
+			return nil
 		}
 	}
 }
@@ -319,6 +320,44 @@ func TestStream(t *testing.T) {
 	defer more.Body.Close()
 	if line, err := bufio.NewReader(more.Body).ReadString('\n'); err != nil || line != "id: 42\n" {
 		t.Errorf("%q, %v", line, err)
+	}
+}
+
+// A client that neither uses its connection nor closes it has it for most of
+// TimeoutStopSec; then the process ends by itself, before SIGKILL.
+func TestIdleClient(t *testing.T) {
+	addr := freePort(t, "tcp")
+	s := start(t, nil, "bin/supervise", "--timeout-stop", "5s", "--listen", addr, "--", "bin/hello")
+	s.await(t, "ready: ")
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	in := bufio.NewReader(c)
+	answer, err := http.ReadResponse(in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, answer.Body); err != nil || answer.Close {
+		t.Fatalf("%v, close %v", err, answer.Close)
+	}
+	s.cmd.Process.Signal(syscall.SIGHUP)
+	told := s.await(t, "old generation drained")
+	at := time.Now()
+	if _, err := in.ReadByte(); !errors.Is(err, io.EOF) {
+		t.Errorf("read %v", err)
+	}
+	if kept := time.Since(at); kept < time.Second {
+		t.Errorf("the idle connection was kept for %v", kept)
+	}
+	told = append(told, s.await(t, "rollout done")...)
+	for _, line := range told {
+		if strings.Contains(line, "SIGKILL") || strings.Contains(line, "[WARN]") || strings.Contains(line, "[ERROR]") {
+			t.Error(line)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // world is an environment of a test: variables, and descriptors that open.
@@ -174,6 +175,31 @@ func TestWatchdogInterval(t *testing.T) {
 	} {
 		if got := fmt.Sprint(watchdogInterval(test.usec, test.pid, 42)); got != test.want {
 			t.Errorf("%+v: %s", test, got)
+		}
+	}
+}
+
+// A process that was told how long its supervisor waits ends before that.
+func TestDrainTime(t *testing.T) {
+	for _, test := range []struct {
+		told string
+		set  time.Duration
+		want time.Duration
+	}{
+		{"", 0, defaultDrain},
+		{"30000000", 0, 28 * time.Second},
+		{"90000000", 0, 88 * time.Second},
+		{"1000000", 0, 900 * time.Millisecond},
+		{"infinity", 0, defaultDrain},
+		{"30000000", time.Minute, time.Minute},
+	} {
+		p := newProcess(*worldOf("TIMEOUT_STOP_USEC=" + test.told).environment())
+		if err := p.load(); err != nil {
+			t.Fatal(err)
+		}
+		p.setDrainTimeout(test.set)
+		if got := p.drainTime(); got != test.want {
+			t.Errorf("%+v: %v", test, got)
 		}
 	}
 }
