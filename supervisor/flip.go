@@ -193,10 +193,14 @@ func (r *runner) standIn(in *instance, path string) error {
 // not handle does it no harm.
 
 // ignoredAtStart are the signals that a tableflip program is started with as ignored.
-// At a terminal SIGINT and SIGHUP mean something to the program, and nothing is changed.
+// At a terminal SIGINT is Ctrl-C, and ends a program that does not handle it; there it
+// shows only by the first rollout whether the stop signal is handled.
 func (r *runner) ignoredAtStart(in *instance) []unix.Signal {
-	if in.standin == nil || r.tty != nil {
+	switch {
+	case in.standin == nil:
 		return nil
+	case r.tty != nil:
+		return []unix.Signal{unix.SIGHUP}
 	}
 	return []unix.Signal{unix.SIGHUP, unix.SIGINT}
 }
@@ -212,7 +216,7 @@ const (
 // of its stop signal: it handles SIGHUP, as tableflip's users do, and no other
 // signal that it could be ended with. Who handles SIGTERM handles SIGINT, too.
 func (r *runner) drains(in *instance) bool {
-	if in.standin == nil || in.exited || r.standinFails || len(r.ignoredAtStart(in)) == 0 {
+	if in.standin == nil || in.exited || r.standinFails {
 		return false
 	}
 	ignored, err := proc.Ignored(in.pid)

@@ -24,7 +24,7 @@ import (
 // succeeded looks, when a main process has ended with status 0 by itself,
 // for its successor, and makes that the main process. The dead one is then an orphan like others.
 func (r *runner) succeeded(in *instance, e Exit) bool {
-	if in.exited || e.Unknown || e.Signal != 0 || e.Code != 0 || in.tree == nil || !r.s.serves(in.n) {
+	if in.exited || e.Unknown || e.Signal != 0 || e.Code != 0 || in.tree == nil || r.s.oneshot() || !r.s.serves(in.n) {
 		return false
 	}
 	r.readNotify(in) // MAINPID= may have come before
