@@ -28,9 +28,7 @@ func (r *runner) execute(spec *shim.Spec, line config.ExecLine) {
 	if r.cfg.IgnorePipe {
 		spec.Ignore = append(spec.Ignore, unix.SIGPIPE)
 	}
-	for _, lim := range r.cfg.Limits {
-		spec.Limits = append(spec.Limits, shim.Limit{Resource: lim.Resource, Soft: lim.Soft, Hard: lim.Hard})
-	}
+	spec.Limits = r.limits()
 	if line.Privilege == config.PrivilegeFull {
 		return
 	}

@@ -215,6 +215,7 @@ func (r *runner) check() error {
 	if err := r.resolveUser(); err != nil {
 		return &StartError{Status: ExitUsage, Err: err}
 	}
+	r.tellLimits()
 	return r.resolveCommand()
 }
 
