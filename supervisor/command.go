@@ -72,10 +72,12 @@ func (r *runner) startCommand(in *instance, a actCommand) (*shim.Child, *logs.Ou
 		return nil, nil, err
 	}
 	spec := shim.New(path, r.words(line, env), env)
-	stdin, opened, err := r.input()
-	if err != nil {
-		_ = out.Close()
-		return nil, nil, err
+	stdin, opened := r.stdin, false
+	if r.cfg.Input != "socket" { // that is the main process's
+		if stdin, opened, err = r.input(in); err != nil {
+			_ = out.Close()
+			return nil, nil, err
+		}
 	}
 	if opened {
 		defer unix.Close(stdin)

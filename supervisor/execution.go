@@ -107,11 +107,19 @@ func (r *runner) withoutUnset(env []string) []string {
 }
 
 // input opens what the command reads from. The caller closes it if own is true.
-func (r *runner) input() (fd int, own bool, err error) {
+func (r *runner) input(in *instance) (fd int, own bool, err error) {
 	path := r.cfg.Input
 	switch path {
 	case "", "inherit":
 		return r.stdin, false, nil
+	case "socket":
+		if r.conn >= 0 {
+			return r.conn, false, nil
+		}
+		if len(in.lanes) == 1 {
+			return in.lanes[0].FD(), false, nil
+		}
+		return -1, false, fmt.Errorf("cannot give StandardInput=socket: there are %d listeners", len(in.lanes))
 	case "null":
 		path = "/dev/null"
 	}

@@ -132,6 +132,9 @@ func words(cfg *config.Service) []string {
 
 // plan says what the child is given so that it finds its listeners.
 func (r *runner) plan(in *instance, path string) (wire.Plan, error) {
+	if r.conn >= 0 {
+		return r.connection()
+	}
 	listeners := make([]wire.Listener, len(in.lanes))
 	for i, lane := range in.lanes {
 		listeners[i] = wireListener(lane)

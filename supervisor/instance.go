@@ -44,7 +44,7 @@ type instance struct {
 	exited bool
 
 	launched bool // of Type=forking: the process that was started has exited
-	empty  bool
+	empty    bool
 
 	cradle    *cradle               // made ahead; nil once used
 	binds     *intercept.Server     // answers its bind(2); nil without interception
@@ -117,7 +117,7 @@ func (r *runner) start(in *instance) error {
 		}
 	}
 	r.noteWay(in)
-	stdin, opened, err := r.input()
+	stdin, opened, err := r.input(in)
 	if err != nil {
 		return err
 	}
@@ -158,6 +158,7 @@ func (r *runner) start(in *instance) error {
 		_ = unix.Setpgid(in.pid, in.pid)
 		r.watchKeys(in)
 	}
+	r.closeConnection() // it is the service's now
 	in.output.SetPID(in.pid)
 	in.output.Started()
 	r.mains[in.pid] = in
@@ -239,6 +240,9 @@ func (r *runner) spec(in *instance, stdin int) (*shim.Spec, error) {
 	}
 	spec := shim.New(path, argv, env)
 	spec.Files = append([]int{stdin, in.output.ChildStdout(), in.output.ChildStderr()}, plan.Files...)
+	if r.ownsOutput() {
+		spec.Files[1] = stdin
+	}
 	if plan.Stdin != 0 {
 		spec.Files[0] = plan.Stdin
 	}

@@ -21,15 +21,17 @@ type loop struct {
 	environ []string // ours
 	reread  func() ([]*config.Service, error)
 
-	runners []*runner         // in the order in which they were given
-	order   *order            // who waits for whom
-	mains   map[int]*instance // by pid of a living or unreaped main process
-	helpers map[int]*helper   // by pid
-	pending []news            // to be given to the machines, in order
-	looks   []*runner         // services with lanes that were returned or steered
-	timers  timers
-	signs   signs.Cache // what the programs' files show
-	tidy    timer       // gives unused memory back
+	runners   []*runner         // in the order in which they were given
+	acceptors []*acceptor       // sockets with a service for each connection
+	single    bool              // one service was configured, and nothing else
+	order     *order            // who waits for whom
+	mains     map[int]*instance // by pid of a living or unreaped main process
+	helpers   map[int]*helper   // by pid
+	pending   []news            // to be given to the machines, in order
+	looks     []*runner         // services with lanes that were returned or steered
+	timers    timers
+	signs     signs.Cache // what the programs' files show
+	tidy      timer       // gives unused memory back
 
 	files map[string]*logs.File // log files, by path; nil while there are none
 
@@ -55,7 +57,7 @@ type loop struct {
 // status of the only one, or of the first that has one.
 func (l *loop) checkEnd() {
 	l.anyFinished = false
-	if len(l.order.wanted) > 0 {
+	if len(l.order.wanted) > 0 || len(l.acceptors) > 0 {
 		return
 	}
 	status := 0

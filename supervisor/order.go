@@ -34,6 +34,13 @@ func newOrder(runners []*runner) *order {
 	return o
 }
 
+// with is the order when there is another runner.
+func (o *order) with(all []*runner) *order {
+	now := newOrder(all)
+	now.wanted, now.stopping, now.stop = o.wanted, o.stopping, o.stop
+	return now
+}
+
 // without is the order of the runners that are left.
 func (o *order) without(r *runner, left []*runner) *order {
 	isIt := func(x *runner) bool { return x == r }

@@ -26,7 +26,11 @@ type places struct {
 
 // readPlaces reads where the output goes; nothing is opened.
 func (r *runner) readPlaces() (err error) {
-	if r.places.out, err = config.ParseOutput(r.cfg.Output); err != nil {
+	output := r.cfg.Output
+	if output == "socket" { // of the main process alone; the rest has none
+		output = "prefix"
+	}
+	if r.places.out, err = config.ParseOutput(output); err != nil {
 		return err
 	}
 	r.places.err = r.places.out

@@ -89,9 +89,7 @@ func (l *loop) reconfigure(services []*config.Service) (differs bool) {
 			ch.r.replaceConfig(&ch)
 		}
 	}
-	wanted, stopping := l.order.wanted, l.order.stopping
-	l.order = newOrder(l.runners)
-	l.order.wanted, l.order.stopping = wanted, stopping
+	l.order = l.order.with(l.runners)
 	for _, r := range gone {
 		l.log.Info("no longer configured, stopping", "service", r.cfg.Name)
 		r.removed = true

@@ -43,6 +43,9 @@ type runner struct {
 
 	upward upState // of several services: what it told the manager above
 
+	conn  int    // the connection that it is for, of Accept=yes; else -1
+	atEnd func() // called once it has come to its end; nil: nobody asked
+
 	elder *elder // the server that we took over from, until it is an instance
 
 	triggers []time.Time // recent activations
@@ -57,7 +60,7 @@ type runner struct {
 }
 
 func newRunner(l *loop, cfg *config.Service, seed uint64) *runner {
-	r := &runner{loop: l, cfg: cfg, s: newService(cfg, seed), instances: map[int]*instance{}}
+	r := &runner{loop: l, cfg: cfg, s: newService(cfg, seed), instances: map[int]*instance{}, conn: -1}
 	if l.counts {
 		r.tally = &tally{}
 	}
@@ -109,7 +112,7 @@ func (r *runner) lookAtLanes() {
 
 // only is the service of a supervisor that runs one; nil when there are several.
 func (l *loop) only() *runner {
-	if len(l.runners) == 1 {
+	if l.single && len(l.runners) == 1 {
 		return l.runners[0]
 	}
 	return nil
@@ -123,6 +126,10 @@ func (r *runner) finish(status int) {
 	}
 	r.finished, r.result = true, status
 	r.loop.anyFinished = true
+	if r.atEnd != nil {
+		r.atEnd()
+		r.atEnd = nil
+	}
 	if r.removed {
 		r.after(0, func() { r.forget(r) })
 	}
@@ -146,6 +153,7 @@ func (r *runner) giveBack() {
 	}
 	r.closeAck()
 	r.dropSpare()
+	r.closeConnection()
 	r.elder.close()
 	r.closeListeners()
 }

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -126,16 +127,16 @@ func (l *loop) signalled(sig syscall.Signal) {
 	name := config.SignalName(sig)
 	switch sig {
 	case syscall.SIGTERM, syscall.SIGINT:
-		l.order.endAll(l.runners, evStop{cause: name})
+		l.stopAll(evStop{cause: name})
 	case syscall.SIGQUIT:
-		l.order.endAll(l.runners, evStop{cause: name, signal: int(syscall.SIGQUIT)})
+		l.stopAll(evStop{cause: name, signal: int(syscall.SIGQUIT)})
 	case syscall.SIGHUP:
 		if l.nohup.hungUp(l.tty) {
 			l.log.Info("the terminal is gone, going on: SIGHUP was ignored at the start")
 			return
 		}
 		if !l.nohup.is && l.tty != nil && l.tty.hungUp() {
-			l.order.endAll(l.runners, evStop{cause: "the terminal is gone"})
+			l.stopAll(evStop{cause: "the terminal is gone"})
 			return
 		}
 		if l.reread != nil {
@@ -176,4 +177,13 @@ func (l *loop) reloadAll(cause string) {
 	for _, c := range l.crews() {
 		c.reload(cause, false)
 	}
+}
+
+// stopAll ends everything: no connection is accepted any more, and every
+// service is told to stop.
+func (l *loop) stopAll(ev evStop) {
+	for _, a := range slices.Clone(l.acceptors) {
+		a.close()
+	}
+	l.order.endAll(l.runners, ev)
 }

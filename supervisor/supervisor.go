@@ -29,8 +29,9 @@ import (
 type Options struct {
 	Services  []*config.Service // at least one; each with a name of its own
 	Log       hclog.Logger
-	Environ   []string           // ours; what was meant for us is kept from the child
-	Inherited []listen.Inherited // LISTEN_FDS that we were given; Run owns them
+	Environ   []string             // ours; what was meant for us is kept from the child
+	Inherited []listen.Inherited   // LISTEN_FDS that we were given; Run owns them
+	Accept    []*config.SocketUnit // with Accept=yes: a service for each connection
 	// Reread reads the configuration again, at SIGHUP; nil: it cannot change.
 	// Warnings are its own business. It is called in a goroutine of its own.
 	Reread func() ([]*config.Service, error)
@@ -109,6 +110,7 @@ func newLoop(o Options) (*loop, error) {
 		}
 		l.runners = append(l.runners, members...)
 	}
+	l.single = len(l.runners) == 1 && len(o.Accept) == 0
 	l.order = newOrder(l.runners)
 	if len(l.runners) > spareServices {
 		// Little happens while nothing is started or stopped: collect often.
@@ -126,6 +128,9 @@ func newLoop(o Options) (*loop, error) {
 			r.dropAhead()
 			r.elder.close()
 			r.closeListeners()
+		}
+		for _, a := range slices.Clone(l.acceptors) {
+			a.close()
 		}
 		l.closeLogs()
 		l.closeWeb()
@@ -155,9 +160,14 @@ func (l *loop) open(o Options) (err error) {
 	if l.up, err = ready.NewUpward(os.Getenv); err != nil {
 		l.log.Warn("the service manager above cannot be told anything", "error", err)
 	}
-	l.runDir = makeRunDir(l.runners[0].cfg.Name)
+	l.runDir = makeRunDir(l.name())
 	if l.runDir == "" {
 		l.log.Debug("no private directory to be had, using abstract notify sockets")
+	}
+	for _, unit := range o.Accept {
+		if err := l.openAcceptor(unit); err != nil {
+			return err
+		}
 	}
 	for _, r := range l.runners {
 		if err := r.openHandoff(); err != nil {
@@ -172,12 +182,24 @@ func (l *loop) open(o Options) (err error) {
 	return l.openWeb(o.HTTP)
 }
 
+// name is what the supervisor as a whole is called.
+func (l *loop) name() string {
+	if len(l.runners) > 0 {
+		return l.runners[0].cfg.Name
+	}
+	return "sockets"
+}
+
 // deal says which service each inherited listener is for: the only one, or the
 // one with a socket of that name.
 func (l *loop) deal(inherited []listen.Inherited) map[*runner][]listen.Inherited {
 	dealt := map[*runner][]listen.Inherited{}
 	for _, fd := range inherited {
 		r := l.only()
+		if len(l.runners) == 0 {
+			_ = unix.Close(fd.FD)
+			continue
+		}
 		if c := l.runners[0].crew; c != nil && len(c.members) == len(l.runners) {
 			r = l.runners[0]
 		}
@@ -229,6 +251,9 @@ func checkSupported(cfg *config.Service) error {
 func (l *loop) close() {
 	close(l.over)
 	l.closeWeb()
+	for _, a := range slices.Clone(l.acceptors) {
+		a.close()
+	}
 	for _, r := range l.runners {
 		r.giveBack()
 	}

@@ -43,7 +43,7 @@ func newAdoptCommand(status *int) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return start([]*config.Service{svc}, nil, pid, flags, status)
+			return start([]*config.Service{svc}, nil, nil, pid, flags, status)
 		},
 	}
 	flags.add(cmd.Flags())

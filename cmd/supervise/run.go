@@ -49,7 +49,7 @@ func newRunCommand(status *int) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return start([]*config.Service{svc}, nil, 0, flags, status)
+			return start([]*config.Service{svc}, nil, nil, 0, flags, status)
 		},
 	}
 	flags.add(cmd.Flags())
@@ -196,7 +196,7 @@ func (v *directiveValue) String() string     { return "" }
 
 // start is the hinge between words and work: from here on the supervisor runs.
 // adopt is the pid of a running server to take over from, or 0.
-func start(services []*config.Service, reread func() ([]*config.Service, error), adopt int, flags *runFlags, status *int) error {
+func start(services []*config.Service, accept []*config.SocketUnit, reread func() ([]*config.Service, error), adopt int, flags *runFlags, status *int) error {
 	log, end := newLogger(flags.logFormat, flags.logLevel)
 	defer end()
 	inherited, err := inheritedListeners(os.Getenv, os.Getpid())
@@ -210,7 +210,7 @@ func start(services []*config.Service, reread func() ([]*config.Service, error),
 	if _, err := proc.Setup(); err != nil {
 		log.Warn("processes that lose their parent cannot be followed", "error", err)
 	}
-	*status, err = supervisor.Run(supervisor.Options{Services: services, Log: log, Environ: os.Environ(), Inherited: inherited, Reread: reread, HTTP: flags.http, Adopt: adopt})
+	*status, err = supervisor.Run(supervisor.Options{Services: services, Log: log, Environ: os.Environ(), Inherited: inherited, Accept: accept, Reread: reread, HTTP: flags.http, Adopt: adopt})
 	var se *supervisor.StartError
 	if err != nil && !errors.As(err, &se) {
 		return &supervisor.StartError{Status: supervisor.ExitSoftware, Err: err}

@@ -57,7 +57,7 @@ func newUnitsCommand(status *int) *cobra.Command {
 				}
 				return units.Services, nil
 			}
-			return start(units.Services, reread, 0, flags, status)
+			return start(units.Services, accepting(units), reread, 0, flags, status)
 		},
 	}
 	cmd.Flags().SortFlags = false
@@ -65,6 +65,17 @@ func newUnitsCommand(status *int) *cobra.Command {
 	flags.addLog(cmd.Flags())
 	cmd.SetFlagErrorFunc(flagError)
 	return cmd
+}
+
+// accepting are the sockets that have a service for each connection.
+func accepting(units *config.Units) []*config.SocketUnit {
+	var all []*config.SocketUnit
+	for _, u := range units.Sockets {
+		if u.Accept {
+			all = append(all, u)
+		}
+	}
+	return all
 }
 
 func addWithout(cmd *cobra.Command, opts *config.LoadOptions) {

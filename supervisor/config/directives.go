@@ -473,13 +473,7 @@ func ourDirectives() []Directive {
 			func(s *Service) *string { return &s.Output }, parseOutput, plainText),
 		{
 			Section: "Service", Name: "StandardOutput", Arg: "inherit|journal|null|append:PATH|truncate:PATH", Help: "Output= in systemd's words",
-			read: readStandardOutput,
-			Waits: func(s *Service) string {
-				if s.Output == "socket" {
-					return s.Output
-				}
-				return ""
-			},
+			read:  readStandardOutput,
 			Means: "inherit is the output of the supervisor; file: appends",
 		},
 	}

@@ -40,9 +40,9 @@ func socketUnitDirectives() []Directive {
 				return nil
 			},
 		},
-		pending(socketSetting("Accept", argBool, "start a process for each connection, of the template NAME@.service", false, ParseBool, func(u *SocketUnit) *bool { return &u.Accept })),
-		pending(socketSetting("MaxConnections", argNumber, "connections at a time with Accept=yes", 64, numberIn(0, math.MaxInt32), func(u *SocketUnit) *int { return &u.MaxConnections })),
-		pending(socketSetting("MaxConnectionsPerSource", argNumber, "the same, of one address or user; 0 is MaxConnections=", 0, numberIn(0, math.MaxInt32), func(u *SocketUnit) *int { return &u.MaxPerSource })),
+		socketSetting("Accept", argBool, "start a process for each connection, of the template NAME@.service", false, ParseBool, func(u *SocketUnit) *bool { return &u.Accept }),
+		socketSetting("MaxConnections", argNumber, "connections at a time with Accept=yes", 64, numberIn(0, math.MaxInt32), func(u *SocketUnit) *int { return &u.MaxConnections }),
+		socketSetting("MaxConnectionsPerSource", argNumber, "the same, of one address or user; 0 is MaxConnections=", 0, numberIn(0, math.MaxInt32), func(u *SocketUnit) *int { return &u.MaxPerSource }),
 		socketSetting("TriggerLimitIntervalSec", argSpan, "time in which TriggerLimitBurst= activations are the most; 0 is no limit", 2*time.Second, ParseDelay, func(u *SocketUnit) *time.Duration { return &u.TriggerInterval }),
 		socketSetting("TriggerLimitBurst", argNumber, "activations in TriggerLimitIntervalSec=: 20, or 200 with Accept=yes; 0 is no limit", -1, numberIn(0, math.MaxInt32), func(u *SocketUnit) *int { return &u.TriggerBurst }),
 		pending(socketSetting("FlushPending", argBool, "throw away what waits before listening again", false, ParseBool, func(u *SocketUnit) *bool { return &u.FlushPending })),
