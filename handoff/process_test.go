@@ -62,6 +62,10 @@ func child() error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, os.Getpid()) })
 	mux.HandleFunc("/env", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Join(os.Environ(), "\n")) })
+	mux.HandleFunc("/hang", func(w http.ResponseWriter, _ *http.Request) {
+		http.NewResponseController(w).Flush()
+		select {}
+	})
 	return Serve(&http.Server{Handler: mux}, l)
 }
 
@@ -358,6 +362,44 @@ func TestUpgrade(t *testing.T) {
 	}
 	syscall.Kill(pid, syscall.SIGTERM)
 	f.wantHeard(t, "STOPPING=1")
+}
+
+// SIGINT does not wait for idle connections; a second one waits for nothing.
+func TestInterrupt(t *testing.T) {
+	for _, path := range []string{"/", "/hang"} {
+		fd, addr := bound(t)
+		f := begin(t, []uintptr{fd}, "LISTEN_FDS=1", "ADDR=:1")
+		f.wantHeard(t, "READY=1")
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(patience))
+		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)
+		if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+			t.Fatal(err)
+		}
+		syscall.Kill(f.pid, syscall.SIGINT)
+		f.wantHeard(t, "STOPPING=1")
+		if path == "/" {
+			began := time.Now()
+			f.wantEnd(t, 0)
+			if took := time.Since(began); took > defaultDrain/2 {
+				t.Errorf("it took %v", took)
+			}
+			continue
+		}
+		syscall.Kill(f.pid, syscall.SIGINT)
+		select {
+		case <-f.done:
+		case <-time.After(patience):
+			t.Fatal("the child does not end")
+		}
+		if !f.status.Signaled() || f.status.Signal() != syscall.SIGINT {
+			t.Errorf("status %v", f.status)
+		}
+	}
 }
 
 // A new process that fails changes nothing.
