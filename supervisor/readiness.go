@@ -56,7 +56,9 @@ func (r *runner) watchReady(in *instance) {
 	if r.s.oneshot() || r.cfg.Type == config.Forking {
 		return // it is ready when its first process has ended
 	}
-	r.lookAfter(ctx, unservedSlow, func() { r.lookForUnserved(ctx, in, 1) })
+	if in.n == 1 { // one that came after another is slow for other reasons
+		r.lookAfter(ctx, unservedSlow, func() { r.lookForUnserved(ctx, in, 1) })
+	}
 	if kind == config.ReadyAuto && (r.cfg.Type == config.Notify || r.cfg.Type == config.NotifyReload) {
 		kind = config.ReadyNotify
 	}

@@ -18,7 +18,7 @@ import (
 const (
 	unservedAgain = time.Second // between two looks: who serves may be busy in one
 	unservedLooks = 3
-	unservedSlow  = 2 * time.Second // a start that takes longer is looked at before it is ready
+	unservedSlow  = 10 * time.Second // the first start, if it takes longer, is looked at before it is ready
 )
 
 // lookForUnserved looks in the background for sockets of the configuration on
