@@ -18,6 +18,7 @@ var mayImport = map[string][]string{
 	"supervisor/proc":     {"supervisor/config", "handoff/shim"},
 	"supervisor/ready":    {"supervisor/sockdiag"},
 	"supervisor/logs":     {},
+	"supervisor/files":    {},
 	"supervisor/control":  {},
 	"supervisor/metrics":  {"supervisor/control"}, // writes its pictures
 	"supervisor/page":     {},

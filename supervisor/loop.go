@@ -36,6 +36,7 @@ type loop struct {
 	files map[string]*logs.File // log files, by path; nil while there are none
 
 	pump   *logs.Pump // of all outputs, nil until there is one
+	dev    *dev       // nil without --watch
 	web    *web       // nil without --http
 	counts bool       // there will be one: what happens is counted
 

@@ -37,6 +37,7 @@ type Options struct {
 	Reread func() ([]*config.Service, error)
 	Adopt  int    // a running server that the only service takes over from; 0: none
 	HTTP   string // where metrics, health and the status page are served; "": nowhere
+	Dev    Dev    // of the only service
 }
 
 // StartError is why nothing was started. Its text may have several lines: what
@@ -134,6 +135,7 @@ func newLoop(o Options) (*loop, error) {
 		}
 		l.closeLogs()
 		l.closeWeb()
+		l.closeDev()
 		l.poll.close()
 		return nil, err
 	}
@@ -178,6 +180,9 @@ func (l *loop) open(o Options) (err error) {
 		l.tty = openTerminal()
 	} else if l.stdin, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
 		return &StartError{Status: ExitSoftware, Err: fmt.Errorf("cannot open /dev/null: %w", err)}
+	}
+	if err := l.watchFiles(o.Dev); err != nil {
+		return err
 	}
 	return l.openWeb(o.HTTP)
 }
@@ -251,6 +256,7 @@ func checkSupported(cfg *config.Service) error {
 func (l *loop) close() {
 	close(l.over)
 	l.closeWeb()
+	l.closeDev()
 	for _, a := range slices.Clone(l.acceptors) {
 		a.close()
 	}

@@ -67,6 +67,7 @@ type runFlags struct {
 	name, logFormat, logLevel string
 	set                       []string
 	http                      string
+	dev                       supervisor.Dev
 }
 
 func newRunFlags() *runFlags { return &runFlags{svc: config.Defaults()} }
@@ -76,6 +77,7 @@ func (r *runFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&r.name, "name", "", "name of the service (default: base name of COMMAND)")
 	addDirectives(f, &r.svc)
 	f.StringArrayVar(&r.set, "set", nil, "any supported directive, `DIRECTIVE=VALUE`")
+	r.addDev(f)
 	r.addLog(f)
 }
 
@@ -99,6 +101,9 @@ func (r *runFlags) service(args []string) (*config.Service, error) {
 		}
 	}
 	if err := r.checkLog(); err != nil {
+		return nil, err
+	}
+	if err := r.checkDev(); err != nil {
 		return nil, err
 	}
 	svc.Command = args
@@ -207,10 +212,13 @@ func start(services []*config.Service, accept []*config.SocketUnit, reread func(
 	for i, in := range inherited {
 		keep[i] = in.FD
 	}
+	if err := firstBuild(flags.dev); err != nil {
+		return err
+	}
 	if _, err := proc.Setup(); err != nil {
 		log.Warn("processes that lose their parent cannot be followed", "error", err)
 	}
-	*status, err = supervisor.Run(supervisor.Options{Services: services, Log: log, Environ: os.Environ(), Inherited: inherited, Accept: accept, Reread: reread, HTTP: flags.http, Adopt: adopt})
+	*status, err = supervisor.Run(supervisor.Options{Services: services, Log: log, Environ: os.Environ(), Inherited: inherited, Accept: accept, Reread: reread, HTTP: flags.http, Dev: flags.dev, Adopt: adopt})
 	var se *supervisor.StartError
 	if err != nil && !errors.As(err, &se) {
 		return &supervisor.StartError{Status: supervisor.ExitSoftware, Err: err}
