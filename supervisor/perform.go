@@ -324,4 +324,5 @@ func (r *runner) closeListeners() {
 	}
 	r.unwatchSet(set)
 	set.Close()
+	r.removeSymlinks()
 }

@@ -397,6 +397,7 @@ func (r *runner) openListeners(inherited []listen.Inherited) error {
 		}
 		r.log.Info("listening", fields...)
 	}
+	r.makeSymlinks()
 	if r.cfg.OnDemand {
 		return r.awaitClients()
 	}

@@ -62,7 +62,8 @@ func execDirectives() []Directive {
 		setting("WatchdogSignal", argSignal, "signal that ends a service whose WATCHDOG=1 is late", func(s *Service) *syscall.Signal { return &s.WatchdogSignal }, ParseSignal, SignalName),
 		wordOf("TimeoutStartFailureMode", "how a start that takes too long is ended", failureWords(), func(s *Service) *FailureMode { return &s.StartFailure }),
 		wordOf("TimeoutStopFailureMode", "how a stop that takes too long is ended", failureWords(), func(s *Service) *FailureMode { return &s.StopFailure }),
-		wordOf("RestartMode", "whether units that depend on it see the failure before a restart", []RestartMode{RestartNormal, RestartDirect}, func(s *Service) *RestartMode { return &s.RestartMode }),
+		wordOf("RestartMode", "whether units that depend on it see the failure before a restart", []RestartMode{RestartNormal, RestartDirect}, func(s *Service) *RestartMode { return &s.RestartMode }).
+			means("both are direct: others see a failure only where no restart follows"),
 
 		{
 			Section: "Service", Name: "StandardInput", Arg: "null|inherit|socket|file:PATH", Help: "what the command reads; inherit is no word of systemd",
@@ -100,7 +101,7 @@ func execDirectives() []Directive {
 	list[indexOf(list, "RolloutBatch")].Flag = "rollout-batch"
 	// What the supervisor does not carry out yet.
 	for _, name := range []string{
-		"ExitType", "RestartMode", "SyslogLevelPrefix",
+		"ExitType", "SyslogLevelPrefix",
 	} {
 		list[indexOf(list, name)].Support = Pending
 	}

@@ -47,7 +47,7 @@ func socketUnitDirectives() []Directive {
 		socketSetting("TriggerLimitBurst", argNumber, "activations in TriggerLimitIntervalSec=: 20, or 200 with Accept=yes; 0 is no limit", -1, numberIn(0, math.MaxInt32), func(u *SocketUnit) *int { return &u.TriggerBurst }),
 		pending(socketSetting("FlushPending", argBool, "throw away what waits before listening again", false, ParseBool, func(u *SocketUnit) *bool { return &u.FlushPending })),
 		{
-			Section: "Socket", Name: "Symlinks", Arg: "PATH...", Help: "links to its one unix path", Repeat: true, Support: Pending,
+			Section: "Socket", Name: "Symlinks", Arg: "PATH...", Help: "links to its one unix path", Repeat: true,
 			readSocket: func(r *reading, u *SocketUnit, value string) error {
 				if value == "" {
 					u.Symlinks = nil
