@@ -529,9 +529,8 @@ func word[T ~string](section, name, flag, help string, known []T, later string, 
 	return scalar(section, name, flag, strings.Join(texts, "|"), help, at, parse, func(t T) string { return string(t) })
 }
 
-// waits and means add to a row where it is made.
-func (d Directive) waits(f func(*Service) string) Directive { d.Waits = f; return d }
-func (d Directive) means(text string) Directive             { d.Means = text; return d }
+// means adds to a row where it is made.
+func (d Directive) means(text string) Directive { d.Means = text; return d }
 
 func typeWords() []Type { return []Type{Auto, Simple, Exec, Notify, NotifyReload, Forking, Oneshot} }
 
