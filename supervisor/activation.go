@@ -35,7 +35,7 @@ func (r *runner) activate() {
 	if r.triggeredTooOften(time.Now()) {
 		r.log.Error("activated too often, its sockets are closed", "service", r.cfg.Name)
 		r.closeListeners()
-		r.finish(ExitUnavailable)
+		r.finish(ExitUnavailable, false)
 		return
 	}
 	r.log.Info("a client came: starting", "service", r.cfg.Name)

@@ -22,10 +22,10 @@ type crew struct {
 	steered map[*runner][]*listen.Lane // of each member's current generation
 	batch   int                        // how many roll out at a time
 
-	cause   string
-	fresh   bool            // rollouts, where the service has another way to reload
-	queue   []*runner       // whose rollout has still to come
-	rolling map[*runner]int // those that roll out, with the failures that they had before
+	cause   evReload
+	asks    map[*runner][]int // of those in queue
+	queue   []*runner         // whose rollout has still to come
+	rolling map[*runner]int   // those that roll out, with the failures that they had before
 }
 
 // expand gives the services that are run for one that was configured.
@@ -128,8 +128,15 @@ func (c *crew) spread() error {
 }
 
 // reload has all instances replaced, a batch at a time.
-func (c *crew) reload(cause string, rollout bool) {
-	c.cause, c.fresh, c.queue = cause, rollout, slices.Clone(c.members)
+// asks are who waits for the end of a member's part of it.
+func (c *crew) reload(ev evReload, asks map[*runner]int) {
+	c.cause, c.queue = ev, slices.Clone(c.members)
+	for r, ask := range asks {
+		if c.asks == nil {
+			c.asks = map[*runner][]int{}
+		}
+		c.asks[r] = append(c.asks[r], ask)
+	}
 	c.next()
 }
 
@@ -139,7 +146,10 @@ func (c *crew) next() {
 		r := c.queue[0]
 		c.queue = c.queue[1:]
 		c.rolling[r] = r.s.rolloutsFail
-		r.reload(c.cause, c.fresh)
+		ev := c.cause
+		ev.asks = c.asks[r]
+		delete(c.asks, r)
+		r.reload(ev)
 	}
 }
 
@@ -154,6 +164,10 @@ func (c *crew) changed(r *runner) {
 		r.log.Error("rollout ended at the first instance that failed; the others keep what they run",
 			"service", c.name, "instance", r.cfg.Name, "left", len(c.queue))
 		c.queue = nil
+		for other, asks := range c.asks {
+			other.answered(actAnswer{asks: asks, failure: "not replaced, since " + r.cfg.Name + " failed"})
+		}
+		c.asks = nil
 	}
 	c.next()
 }

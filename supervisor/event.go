@@ -19,11 +19,22 @@ type (
 	evElder struct{ pid int }
 
 	// evReload asks for new code or configuration to be taken into use:
-	// SIGHUP, or a control verb.
+	// SIGHUP, or a control verb. rollout says that nothing less will do.
 	evReload struct {
 		cause   string
-		rollout bool // a new generation, where the service has another way to reload
+		rollout bool
+		asks    []int
 	}
+
+	// evRestart asks for the service to be stopped, and then started.
+	evRestart struct {
+		cause string
+		asks  []int
+	}
+
+	// evPaused: new connections are parked; evResume asks for them to be served.
+	evPaused struct{ how string }
+	evResume struct{}
 
 	// evStop asks for everything to be ended. A second one, or hard, ends it
 	// by SIGKILL at once. signal replaces KillSignal= when it is not 0.
@@ -31,6 +42,7 @@ type (
 		cause  string
 		signal int
 		hard   bool
+		stays  bool // the supervisor goes on, though nothing may be left to supervise
 	}
 
 	// evSpawned: the fork succeeded.
@@ -138,6 +150,9 @@ type (
 func (evStart) isEvent()           {}
 func (evElder) isEvent()           {}
 func (evReload) isEvent()          {}
+func (evRestart) isEvent()         {}
+func (evPaused) isEvent()          {}
+func (evResume) isEvent()          {}
 func (evStop) isEvent()            {}
 func (evSpawned) isEvent()         {}
 func (evSpawnFailed) isEvent()     {}
@@ -268,6 +283,17 @@ type (
 	actReload struct {
 		cause   string
 		rollout bool
+		asks    []int
+	}
+
+	// actUnpark ends what was done for a pause; where new connections go from
+	// now on is another action's.
+	actUnpark struct{}
+
+	// actAnswer says to whoever asked how it ended: failure is why not, or "".
+	actAnswer struct {
+		asks    []int
+		failure string
 	}
 
 	// actCloseListeners closes every listener: the user said stop.
@@ -292,8 +318,12 @@ type (
 		lastLines bool
 	}
 
-	// actEnd ends the supervisor with an exit status.
-	actEnd struct{ status int }
+	// actEnd: the service has come to its end. It ends the supervisor, with an
+	// exit status, when it was the last, unless stays.
+	actEnd struct {
+		status int
+		stays  bool
+	}
 )
 
 func (actSpawn) isAction()          {}
@@ -313,6 +343,8 @@ func (actProbe) isAction()          {}
 func (actGiveBack) isAction()       {}
 func (actRetire) isAction()         {}
 func (actReload) isAction()         {}
+func (actUnpark) isAction()         {}
+func (actAnswer) isAction()         {}
 func (actCloseListeners) isAction() {}
 func (actForeground) isAction()     {}
 func (actNotify) isAction()         {}

@@ -88,6 +88,8 @@ type generation struct {
 
 	cause    cause
 	exited   bool // its main process is dead
+	exitedAt time.Time
+	asks     []int // for its reload
 	exit     Exit
 	emptied  bool  // no process of it was left, before it was asked whether
 	err      error // causeNoStart and causeCommand

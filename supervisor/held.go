@@ -18,13 +18,13 @@ import (
 // comes when it is ready, and again before a rollout.
 
 // reload looks once more at the current generation, and then tells the machine.
-func (r *runner) reload(why string, rollout bool) {
+func (r *runner) reload(ev evReload) {
 	g := r.s.current
-	if g == nil || r.s.state != up || !rollout && (r.cfg.Type == config.NotifyReload || len(r.cfg.Reload) > 0) {
-		r.send(evReload{cause: why, rollout: rollout})
+	if g == nil || r.s.state != up || !ev.rollout && (r.cfg.Type == config.NotifyReload || len(r.cfg.Reload) > 0) {
+		r.send(ev)
 		return
 	}
-	r.lookForUnheld(r.instances[g.n], func() { r.send(evReload{cause: why, rollout: rollout}) })
+	r.lookForUnheld(r.instances[g.n], func() { r.send(ev) })
 }
 
 // lookForUnheld looks in the background for listeners of the instance that are

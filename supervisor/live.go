@@ -81,7 +81,7 @@ func (s *service) sick(now time.Time, g *generation, why string) {
 	}
 	s.log(levelError, g, "not alive: a new generation takes over", "reason", why)
 	if g.unheld {
-		s.plainRestart(now, causeNotAlive)
+		s.plainRestart(now, causeNotAlive, plainWords)
 		return
 	}
 	s.beginRollout(now, causeNotAlive)

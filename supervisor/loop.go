@@ -48,6 +48,8 @@ type loop struct {
 
 	anyFinished bool // since it was last looked whether all have
 
+	desk *desk // who talks to us by the control socket
+
 	ended    bool
 	status   int
 	over     chan struct{}  // closed at the end, for goroutines that ask the loop
@@ -118,5 +120,8 @@ func (l *loop) decide() {
 			l.looks = l.looks[1:]
 			r.checkStranded()
 		}
+	}
+	if len(l.desk.waiting) > 0 {
+		l.desk.look()
 	}
 }

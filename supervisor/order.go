@@ -105,7 +105,8 @@ func (o *order) leave(r *runner) {
 
 // endAll stops everything; hard or a second time at once.
 func (o *order) endAll(runners []*runner, ev evStop) {
-	again := len(o.stopping) > 0 || slices.ContainsFunc(runners, func(r *runner) bool { return r.s.state == stopping && r.s.stop != nil })
+	again := len(o.stopping) > 0 && !o.stop.stays ||
+		slices.ContainsFunc(runners, func(r *runner) bool { return r.s.state == stopping && r.s.stop != nil && !r.s.stop.stays })
 	o.stop, o.wanted = ev, nil
 	o.stopping = nil
 	for _, r := range runners {
@@ -166,20 +167,19 @@ func (o *order) advance() {
 			again = true
 			if missing := o.missing(r); missing != nil {
 				r.log.Error("not started: what it requires is not up", "service", r.cfg.Name, "requires", missing.cfg.Name)
-				r.finish(ExitUnavailable)
+				r.notStarted(ExitUnavailable, "what it requires is not up: "+missing.cfg.Name)
 				continue
 			}
 			if c := config.Unmet(r.cfg.Conditions); c != nil {
 				r.unmet(c)
 				continue
 			}
-			if r.set == nil { // it was stopped
-				if err := r.openListeners(nil); err != nil {
-					r.log.Error("not started", "service", r.cfg.Name, "error", err)
-					r.finish(ExitUnavailable)
-					continue
-				}
+			if err := r.reopen(); err != nil {
+				r.log.Error("not started", "service", r.cfg.Name, "error", err)
+				r.notStarted(ExitUnavailable, err.Error())
+				continue
 			}
+			r.startError = ""
 			r.finished, r.asked = false, true
 			r.send(evStart{})
 		}
@@ -221,17 +221,23 @@ func (o *order) missing(r *runner) *runner {
 	return nil
 }
 
+// notStarted: it was the service's turn, and it was not even tried.
+func (r *runner) notStarted(status int, why string) {
+	r.startError = why
+	r.finish(status, r.s.stop != nil && r.s.stop.stays) // one that somebody stopped leaves us as we are
+}
+
 // unmet: a condition does not hold, so the service is not started. Only of an
 // Assert is that a failure.
 func (r *runner) unmet(c *config.Condition) {
 	if c.Assert() {
 		r.log.Error("not started: an assertion does not hold", "service", r.cfg.Name, "assertion", c)
-		r.finish(1)
+		r.notStarted(1, "an assertion does not hold: "+c.String())
 		return
 	}
 	r.log.Info("not started: a condition does not hold", "service", r.cfg.Name, "condition", c)
 	r.s.doneOnce = true // who requires it is started all the same: systemd.unit(5)
-	r.finish(0)
+	r.notStarted(0, "a condition does not hold: "+c.String())
 }
 
 // started reports whether the service is up, or was and is being replaced.

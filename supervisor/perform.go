@@ -68,9 +68,13 @@ func (r *runner) perform(a action) {
 			r.retire(in)
 		}
 	case actReload:
-		r.reload(a.cause, a.rollout)
+		r.reload(evReload(a))
 	case actGiveBack:
 		r.handBack()
+	case actUnpark:
+		r.unpark()
+	case actAnswer:
+		r.answered(a)
 	case actCloseListeners:
 		if !r.cfg.OnDemand || r.s.stop != nil {
 			r.closeListeners()
@@ -84,7 +88,7 @@ func (r *runner) perform(a action) {
 	case actLog:
 		r.write(a)
 	case actEnd:
-		r.finish(a.status)
+		r.finish(a.status, a.stays)
 	}
 }
 
@@ -127,6 +131,7 @@ func (r *runner) write(a actLog) {
 	if a.lastLines && in != nil && in.output != nil {
 		in.output.Drain()
 		lines := in.output.Last(lastLines)
+		r.lastWords = lines
 		for _, line := range lines {
 			r.log.Info("last words", "service", r.cfg.Name, "generation", a.gen, "line", strings.TrimRight(line, "\r"))
 		}
@@ -317,6 +322,7 @@ func (r *runner) closeListeners() {
 	if r.set == nil {
 		return
 	}
+	r.keepPorts()
 	set := r.set
 	r.set = nil
 	if r.holder() != nil {

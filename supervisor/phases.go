@@ -127,13 +127,14 @@ func (s *service) startLater(now time.Time, g *generation) {
 	why := causeStranded
 	if s.rollout != nil {
 		why = s.rollout.cause
+		s.startAsks = append(s.startAsks, s.rollout.asks...)
 	}
 	s.candidate, s.rollout = nil, nil
 	g.exited, g.cause = true, causeAsked
 	s.setGen(now, g, genKilling, now.Add(killAgain))
 	if s.current != nil && s.current.unheld {
 		s.setState(now, up)
-		s.plainRestart(now, why)
+		s.plainRestart(now, why, plainWords)
 	} else {
 		s.setState(now, backoff)
 		s.deadline = now
@@ -247,7 +248,7 @@ func (s *service) skipped(now time.Time, g *generation) {
 	s.candidate = nil
 	rolling := s.state == replacing
 	if rolling {
-		s.rollout = nil
+		s.endRollout(now, "its condition does not hold")
 		s.setState(now, up)
 		s.do(actNotify{ready: true, status: s.statusText()})
 	}
@@ -264,10 +265,13 @@ func (s *service) reloaded(g *generation, ok bool, what string) {
 	status := s.statusText()
 	if ok {
 		s.log(levelInfo, g, "reloaded")
+		s.answer(g.asks, "")
 	} else {
+		s.answer(g.asks, what)
 		s.log(levelError, g, "reload failed, the service goes on", "reason", what)
 		status = "reload failed, " + status
 	}
+	g.asks = nil
 	s.do(actNotify{ready: true, status: status})
 }
 
@@ -281,6 +285,11 @@ func (s *service) finished(now time.Time, g *generation) {
 		return
 	}
 	s.log(levelInfo, g, "done", "took", now.Sub(g.started))
+	s.answerStarts("")
+	if s.rollout != nil {
+		s.endRollout(now, "")
+	}
+	s.refuseAsks(now, "the task is done")
 	s.candidate = nil
 	g.cause = causeAsked
 	s.doneOnce = true
@@ -292,6 +301,8 @@ func (s *service) finished(now time.Time, g *generation) {
 // settle brings a service to rest that ended without being stopped: nothing of
 // it runs and nothing will start by itself.
 func (s *service) settle(now time.Time, status int) {
+	s.unpause(now, "the service ended")
+	s.refuseAsks(now, "not started: its condition does not hold")
 	s.status = status
 	s.setState(now, stopping)
 	s.do(actCloseListeners{})

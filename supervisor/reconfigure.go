@@ -103,7 +103,7 @@ func (l *loop) reconfigure(services []*config.Service) (differs bool) {
 				l.order.want(ch.with)
 			}
 		case ch.r.started() || ch.r.s.state == starting || ch.r.s.state == backoff:
-			ch.r.reload("its configuration changed", true)
+			ch.r.reload(evReload{cause: "its configuration changed", rollout: true})
 		}
 	}
 	l.order.advance()

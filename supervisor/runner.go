@@ -50,6 +50,12 @@ type runner struct {
 
 	triggers []time.Time // recent activations
 
+	kept      []config.Socket // the configured ones with their ports, once closed
+	park      *parked         // what was done for a pause, or nil
+	lastWords []string        // of the last main process that failed
+
+	startError string // why it was not even tried to start it; "" if it was
+
 	removed bool // it is not configured any more
 	asked   bool // evStart or evStop is on its way
 
@@ -119,9 +125,9 @@ func (l *loop) only() *runner {
 }
 
 // finish notes that the service has come to its end.
-func (r *runner) finish(status int) {
+func (r *runner) finish(status int, stays bool) {
 	r.removeDirectories()
-	if r.sleeps() {
+	if stays || r.sleeps() {
 		return
 	}
 	r.finished, r.result = true, status

@@ -59,7 +59,14 @@ type service struct {
 
 	pending      bool   // a reload came while it could not be carried out
 	pendingCause string // of that reload
-	pendingFresh bool   // it was to be a rollout
+
+	pendingRollout bool  // nothing less than a rollout will do
+	pendingAsks    []int // for that reload; see asks.go
+	startAsks      []int // for the service to be up
+	restartAlone   bool  // the next generation starts when no other is left
+
+	pausedAt     time.Time // when new connections were parked; zero: they are not
+	lastRollout  *rollout  // the last one that ended
 	rollout      *rollout
 	unheldSaid   string // why a generation has listeners that are not held, as logged
 	doneOnce     bool   // a task that has ended well
@@ -70,13 +77,16 @@ type service struct {
 	strandFails  int       // rollouts for stranded clients that failed in a row
 	strandAt     time.Time // when to look for them again; zero: when the loop sees some
 
-	stop      *evStop     // the stop that was asked for
-	failures  int         // consecutive, without a healthy run between
-	starts    []time.Time // recent ones, for StartLimitBurst=
-	restarts  int         // starts made without being asked
-	lastExit  *Exit       // of the last current or starting generation
-	lastCause cause
-	status    int // the supervisor's exit status, once known
+	stop       *evStop     // the stop that was asked for
+	failures   int         // consecutive, without a healthy run between
+	starts     []time.Time // recent ones, for StartLimitBurst=
+	restarts   int         // starts made without being asked
+	lastExit   *Exit       // of the last current or starting generation
+	lastCause  cause
+	lastGen    int       // whose lastExit is
+	lastWhen   time.Time // when that was
+	lastReason string    // in words
+	status     int       // the supervisor's exit status, once known
 
 	rng *rand.Rand // jitter; seeded by the caller
 
@@ -90,6 +100,9 @@ type rollout struct {
 	started  time.Time
 	moved    time.Time // zero until new connections go to the candidate
 	told     time.Time // zero until the old generation got its stop signal
+	asks     []int     // who waits for its end
+	ended    time.Time
+	failure  string // why it failed
 }
 
 func newService(cfg *config.Service, seed uint64) *service {

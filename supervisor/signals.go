@@ -171,11 +171,11 @@ func (l *loop) passOn(sig syscall.Signal) {
 func (l *loop) reloadAll(cause string) {
 	for _, r := range l.runners {
 		if r.crew == nil {
-			r.reload(cause, false)
+			r.reload(evReload{cause: cause})
 		}
 	}
 	for _, c := range l.crews() {
-		c.reload(cause, false)
+		c.reload(evReload{cause: cause}, nil)
 	}
 }
 

@@ -36,6 +36,12 @@ func (s *service) step(now time.Time, ev event) []action {
 		s.onElder(now, ev.pid)
 	case evReload:
 		s.onReload(now, ev)
+	case evRestart:
+		s.onRestart(now, ev)
+	case evPaused:
+		s.onPaused(now, ev)
+	case evResume:
+		s.onResumed(now)
 	case evStop:
 		s.onStop(now, ev)
 	case evStranded:
@@ -178,6 +184,7 @@ func (s *service) spawn(now time.Time) {
 		return
 	}
 	s.lastN++
+	s.restartAlone = false
 	g := &generation{n: s.lastN, started: now, watchdog: s.cfg.Watchdog}
 	s.setGen(now, g, genSpawned, after(now, s.cfg.TimeoutStart))
 	s.gens = append(s.gens, g)
@@ -218,6 +225,7 @@ func (s *service) onReload(now time.Time, ev evReload) {
 	switch s.state {
 	case up:
 		if s.cfg.Type == config.NotifyReload && !ev.rollout {
+			s.current.asks = append(s.current.asks, ev.asks...)
 			sig := syscall.SIGHUP
 			if s.cfg.ReloadSignal != 0 {
 				sig = s.cfg.ReloadSignal
@@ -227,6 +235,7 @@ func (s *service) onReload(now time.Time, ev evReload) {
 			return
 		}
 		if len(s.cfg.Reload) > 0 && !ev.rollout {
+			s.current.asks = append(s.current.asks, ev.asks...)
 			if s.current.phase != phaseNone {
 				s.pending, s.pendingCause = true, ev.cause
 				return
@@ -237,22 +246,33 @@ func (s *service) onReload(now time.Time, ev evReload) {
 			return
 		}
 		if s.current.unheld {
-			s.plainRestart(now, ev.cause)
+			s.startAsks = append(s.startAsks, ev.asks...)
+			s.plainRestart(now, ev.cause, plainWords)
 			return
 		}
 		s.beginRollout(now, ev.cause)
+		if s.rollout == nil {
+			s.answer(ev.asks, "start limit reached")
+			return
+		}
+		s.rollout.asks = append(s.rollout.asks, ev.asks...)
 	case starting, replacing:
 		if !s.pending {
 			s.log(levelInfo, nil, "reload remembered until the service is up", "cause", ev.cause)
 		}
-		s.pending, s.pendingCause, s.pendingFresh = true, ev.cause, s.pendingFresh || ev.rollout
+		s.pending, s.pendingCause = true, ev.cause
+		s.pendingRollout = s.pendingRollout || ev.rollout
+		s.pendingAsks = append(s.pendingAsks, ev.asks...)
 	case backoff:
+		s.startAsks = append(s.startAsks, ev.asks...)
 		s.log(levelInfo, nil, "reload: starting now instead of waiting", "cause", ev.cause)
 		s.deadline = now
 		s.onBackoffDue(now)
 	case down, failed:
+		s.startAsks = append(s.startAsks, ev.asks...)
 		s.onStart(now)
 	case stopping:
+		s.answer(ev.asks, "the service is being stopped")
 		s.log(levelWarn, nil, "reload ignored: the service is being stopped")
 	case serviceStates:
 	}
@@ -275,22 +295,27 @@ func (s *service) onUnheld(g *generation, ev evUnheld) {
 // plainRestart stops the current generation and starts the next one when no
 // process of it is left: nobody else could bind what it listens on. It goes
 // through backoff, whose deadline waits for that (see startable).
-func (s *service) plainRestart(now time.Time, why string) {
+func (s *service) plainRestart(now time.Time, why, words string) {
 	if s.startLimitReached(now) {
 		s.log(levelError, nil, "start limit reached, not restarting",
 			"starts", s.cfg.StartLimitBurst, "within", s.cfg.StartLimitInterval)
+		s.answerStarts("start limit reached")
 		return
 	}
+	s.unpause(now, "restart")
 	g := s.current
 	s.current = nil
 	s.plainDone++
 	s.failures = 0
 	s.setState(now, backoff)
 	s.deadline = now
-	s.log(levelInfo, g, "restart: stopped first, since what it listens on cannot be handed over", "cause", why)
+	s.log(levelInfo, g, words, "cause", why)
 	s.do(actNotify{reloading: true, extend: s.stopTime(), status: s.statusText()})
 	s.end(now, g, causeAsked)
 }
+
+// plainWords say why a reload is a restart.
+const plainWords = "restart: stopped first, since what it listens on cannot be handed over"
 
 func (s *service) beginRollout(now time.Time, why string) {
 	from := s.current
@@ -320,6 +345,9 @@ func (s *service) gateTime() time.Duration { return 2 * s.cfg.GateBound }
 func (s *service) onStranded(now time.Time, ev evStranded) {
 	if !s.strandAt.IsZero() || s.cfg.Type == config.NotifyReload {
 		return
+	}
+	if !s.pausedAt.IsZero() && ev.clients > 0 {
+		return // they are meant to wait
 	}
 	switch s.state {
 	case up:
@@ -395,6 +423,10 @@ func (s *service) onReady(now time.Time, g *generation, ev evReady) {
 			g.reloading = false
 			s.log(levelInfo, g, "generation has reloaded")
 		}
+		if s.cfg.Type == config.NotifyReload {
+			s.answer(g.asks, "")
+			g.asks = nil
+		}
 	case genPosting:
 		// It said so again.
 	case genDraining, genEnding, genKilling, genCleaning, genGone:
@@ -436,13 +468,15 @@ func (s *service) promote(now time.Time, g *generation) {
 			s.log(levelInfo, g, "candidate ready", "how", g.how, "after", took)
 			s.log(levelInfo, g, "rollout done", "took", now.Sub(s.rollout.started))
 			s.rolloutsDone++
-			s.rollout = nil
+			s.endRollout(now, "")
 		} else {
 			s.log(levelInfo, g, "ready", "how", g.how, "after", took)
 		}
+		s.answerStarts("")
 		s.do(actForeground{gen: g.n}, actNotify{ready: true, status: s.statusText()})
 		s.runPending(now)
 	case replacing:
+		s.unpause(now, "rollout")
 		s.do(actSteer{gen: g.n})
 		s.rollout.moved = now
 		s.watchLive(now, g)
@@ -467,8 +501,8 @@ func (s *service) runPending(now time.Time) {
 		return
 	}
 	s.pending = false
-	s.do(actReload{cause: s.pendingCause, rollout: s.pendingFresh})
-	s.pendingFresh = false
+	s.do(actReload{cause: s.pendingCause, rollout: s.pendingRollout, asks: s.pendingAsks})
+	s.pendingRollout, s.pendingAsks = false, nil
 }
 
 // onGate: nothing more is on its way to the old generation, or a bound was met.
@@ -501,6 +535,9 @@ func (s *service) onGate(now time.Time, g *generation, r GateResult) {
 func (s *service) tookOver(now time.Time, old *generation) {
 	s.rollout.told = now
 	old.replaced, s.rollout = s.rollout, nil
+	if old.state == genGone { // KillMode=none: it was let go at once
+		s.replacedBy(now, old)
+	}
 	s.setState(now, up)
 	s.do(actNotify{ready: true, status: s.statusText()})
 	s.runPending(now)
@@ -637,7 +674,9 @@ func (s *service) onExited(now time.Time, g *generation, e Exit, terminal int) {
 	if g.exited {
 		return
 	}
-	g.exited, g.exit = true, e
+	g.exited, g.exit, g.exitedAt = true, e, now
+	s.answer(g.asks, g.exit.String())
+	g.asks = nil
 	was := g.state
 	role := s.roleOf(g)
 	if s.oneshot() && role == roleCandidate && (was == genSpawned || was == genWaiting) &&
@@ -681,7 +720,7 @@ func (s *service) terminalStop(now time.Time, g *generation, sig int) {
 	}
 	if s.rollout != nil {
 		s.rolloutsFail++
-		s.rollout = nil
+		s.endRollout(now, words)
 	}
 	s.onStop(now, evStop{cause: words}) // it tells the left-overs of this one, too
 	s.noteStop(g)
@@ -760,10 +799,17 @@ func (s *service) ended(now time.Time, g *generation) {
 	}
 }
 
-// remember keeps how the last main process ended.
-func (s *service) remember(g *generation) {
+// noteExit keeps whose the last exit was.
+func (s *service) noteExit(g *generation) {
 	e := g.exit
 	s.lastExit, s.lastCause = &e, g.cause
+	s.lastGen, s.lastWhen, s.lastReason = g.n, g.exitedAt, failure(s.cfg, g)
+}
+
+// remember keeps how the last main process ended.
+func (s *service) remember(g *generation) {
+	s.noteExit(g)
+	e := g.exit
 	switch {
 	case g.cause == causeNoStart:
 		s.status = startStatus(g.err)
@@ -776,6 +822,7 @@ func (s *service) remember(g *generation) {
 
 // currentDiedInRollout: the candidate goes on as the only hope.
 func (s *service) currentDiedInRollout(now time.Time, g *generation) {
+	s.unpause(now, "the generation ended")
 	s.setState(now, starting)
 	s.do(actSteer{gen: s.candidate.n})
 	s.restarts++
@@ -822,7 +869,7 @@ func (s *service) closeRollout(now time.Time) {
 		s.strandAt = now.Add(max(restartDelay(s.cfg, s.strandFails+1, s.rng.Float64()), strandAgain))
 	}
 	s.rolloutsFail++
-	s.rollout = nil
+	s.endRollout(now, s.lastReason)
 	s.setState(now, up)
 	s.do(actNotify{ready: true, status: "rollout failed, " + s.statusText()})
 	s.runPending(now)
@@ -857,10 +904,12 @@ func (s *service) crashed(now time.Time, g *generation) {
 	if healthy(g, now) {
 		s.failures = 0
 	}
+	s.unpause(now, "the generation ended")
 	if s.rollout != nil {
 		s.rolloutsFail++
-		s.rollout = nil
+		s.endRollout(now, failure(s.cfg, g))
 	}
+	s.answerStarts(failure(s.cfg, g))
 	ok := g.cause == causeNone && clean(s.cfg, g.exit)
 	ended := "ended"
 	if g.readyAt.IsZero() && !ok {
@@ -904,6 +953,9 @@ func (s *service) cannotEverStart(g *generation) bool {
 // held no process may be left.
 func (s *service) startable() bool {
 	for _, g := range s.gens {
+		if s.restartAlone && g.state != genGone {
+			return false
+		}
 		if len(s.cfg.StopPost) > 0 && g.state != genGone {
 			return false // it cleans up what the next one makes
 		}
@@ -919,6 +971,8 @@ func (s *service) startable() bool {
 
 // giveUp: the service ends by itself. Whatever is left of it goes too.
 func (s *service) giveUp(now time.Time) {
+	s.unpause(now, "the service ended")
+	s.refuseAsks(now, "the service ended")
 	s.setState(now, stopping)
 	s.do(actNotify{stopping: true}, actCloseListeners{})
 	for _, g := range s.gens {
@@ -931,19 +985,25 @@ func (s *service) onStop(now time.Time, ev evStop) {
 	hard := ev.hard
 	switch s.state {
 	case down, failed:
-		s.do(actEnd{status: s.status})
+		if s.stop == nil || s.stop.stays {
+			s.stop = &ev
+		}
+		s.do(actCloseListeners{}, actEnd{status: s.status, stays: ev.stays})
 		return
 	case stopping:
-		if s.stop != nil {
+		switch {
+		case s.stop == nil, s.stop.stays && !ev.stays:
+			s.stop = &ev // it was ending by itself, or another one would have let us stay
+		case !ev.stays:
 			hard = true // a second one
-		} else {
-			s.stop = &ev // it was ending by itself
 		}
 	case starting, up, replacing, backoff:
 		if s.state == starting {
 			// Nobody else runs: how it ends is how the service ends.
 			s.current, s.candidate = s.candidate, nil
 		}
+		s.unpause(now, "stop")
+		s.refuseAsks(now, "the service is being stopped")
 		s.stop = &ev
 		s.status = 0
 		s.setState(now, stopping)
@@ -992,7 +1052,7 @@ func (s *service) finish(now time.Time) {
 		s.setState(now, down)
 	}
 	s.log(levelInfo, nil, "stopped", "status", s.status)
-	s.do(actEnd{status: s.status})
+	s.do(actEnd{status: s.status, stays: s.stop != nil && s.stop.stays})
 }
 
 // onEmpty: no process of the generation is left.
@@ -1026,10 +1086,10 @@ func (s *service) gone(now time.Time, g *generation) {
 	s.setGen(now, g, genGone, time.Time{})
 	s.remove(g)
 	s.do(actRelease{gen: g.n})
-	if r := g.replaced; r != nil {
-		s.log(levelInfo, g, "old generation gone", "exit", g.exit.String(), "after", now.Sub(r.told))
-		s.do(actLog{level: levelInfo, message: "rollout done", gen: r.to, fields: []any{"from", g.n, "took", now.Sub(r.started)}})
-		s.rolloutsDone++
+	s.answer(g.asks, "the generation ended")
+	g.asks = nil
+	if g.replaced != nil {
+		s.replacedBy(now, g)
 	} else if s.state != stopping {
 		s.log(levelDebug, g, "generation gone", "exit", g.exit.String())
 	}
@@ -1037,12 +1097,20 @@ func (s *service) gone(now time.Time, g *generation) {
 	s.onBackoffDue(now)
 }
 
+// replacedBy: the rollout that ended an old generation is over.
+func (s *service) replacedBy(now time.Time, old *generation) {
+	r := old.replaced
+	s.log(levelInfo, old, "old generation gone", "exit", old.exit.String(), "after", now.Sub(r.told))
+	s.do(actLog{level: levelInfo, message: "rollout done", gen: r.to, fields: []any{"from", old.n, "took", now.Sub(r.started)}})
+	s.rolloutsDone++
+	s.noteRollout(now, r, "")
+}
+
 // noteStop takes the exit of the current generation, which was asked to stop,
 // as the supervisor's own: 0 when it was clean, or is not known and nothing
 // had to be killed.
 func (s *service) noteStop(g *generation) {
-	e := g.exit
-	s.lastExit, s.lastCause = &e, g.cause
+	s.noteExit(g)
 	if !g.timedOut && (g.exit.Unknown || clean(s.cfg, g.exit)) {
 		s.status = 0
 	} else {

@@ -35,6 +35,27 @@ type world struct {
 	log    []string
 	closed bool // listeners
 	tally  *tally
+
+	answers []int // how often each ask was answered; the first is not used
+}
+
+// ask makes one ask.
+func (w *world) ask() []int {
+	if w.answers == nil {
+		w.answers = []int{1}
+	}
+	w.answers = append(w.answers, 0)
+	return []int{len(w.answers) - 1}
+}
+
+// unanswered lists the asks that wait.
+func (w *world) unanswered() (all []int) {
+	for n, times := range w.answers {
+		if times == 0 {
+			all = append(all, n)
+		}
+	}
+	return all
 }
 
 type process struct {
@@ -180,11 +201,19 @@ func (w *world) perform(a action) []event {
 		p.released, p.returned = true, true
 	case actReload:
 		return []event{evReload(a)}
+	case actAnswer:
+		for _, n := range a.asks {
+			if w.answers[n]++; w.answers[n] > 1 {
+				w.fatalf("ask %d answered twice", n)
+			}
+		}
 	case actGiveBack:
 	case actCloseListeners:
 		w.closed = true
 	case actEnd:
-		w.ended, w.status = true, a.status
+		if !a.stays {
+			w.ended, w.status = true, a.status
+		}
 	case actLog:
 		w.log = append(w.log, fmt.Sprintf("%s gen=%d %v", a.message, a.gen, a.fields))
 		if strings.HasPrefix(a.message, "cannot happen") {
@@ -249,6 +278,12 @@ func (w *world) invariants(ev event, before *generation, wasRolling bool) {
 	}
 	if s.probed(s.current) && s.current.live.next.IsZero() && !w.proc(s.current.n).asked {
 		w.fatalf("generation %d is never asked again whether it lives", s.current.n)
+	}
+	if !s.pausedAt.IsZero() && s.state != up && (s.state != replacing || !s.rollout.moved.IsZero()) {
+		w.fatalf("paused while %s", s.state)
+	}
+	if (s.state == down || s.state == failed) && len(w.unanswered()) > 0 && len(s.gens) == 0 {
+		w.fatalf("%v are not answered", w.unanswered())
 	}
 	if s.state == replacing && s.rollout == nil {
 		w.fatalf("replacing without a rollout")
@@ -842,6 +877,7 @@ func TestEveryPair(t *testing.T) {
 		}
 		events := []event{
 			evStart{}, evElder{pid: 1}, evReload{}, evStop{}, evStop{hard: true}, evStop{signal: 3}, evStranded{lanes: 1, clients: 1}, evDeadline{},
+			evReload{rollout: true, asks: []int{1}}, evReload{asks: []int{1}}, evRestart{asks: []int{1}}, evStop{stays: true}, evPaused{how: "x"}, evResume{},
 		}
 		for gen := range 5 {
 			events = append(events, evExec{gen}, evExecFailed{gen, fmt.Errorf("x")}, evReady{gen: gen}, evReloading{gen}, evStopping{gen},
@@ -852,6 +888,12 @@ func TestEveryPair(t *testing.T) {
 			w := newWorld(t, testConfig())
 			build(w)
 			w.must(w.s.state == state, "arranged %s, is %s", state, w.s.state)
+			if e, ok := ev.(evReload); ok && len(e.asks) > 0 {
+				w.ask()
+			}
+			if e, ok := ev.(evRestart); ok && len(e.asks) > 0 {
+				w.ask()
+			}
 			if e, ok := ev.(evExited); ok {
 				if p := w.procs[e.gen]; p == nil || !p.alive {
 					continue // it cannot die twice
@@ -909,7 +951,19 @@ func TestRandomHistories(t *testing.T) {
 			if n := len(w.s.gens); n > 0 {
 				gen = w.s.gens[rapid.IntRange(0, n-1).Draw(t, "gen")].n
 			}
-			switch rapid.IntRange(0, 16).Draw(t, "event") {
+			switch rapid.IntRange(0, 22).Draw(t, "event") {
+			case 17:
+				w.send(evRestart{cause: "control", asks: w.ask()})
+			case 18:
+				w.send(evReload{cause: "control", rollout: rapid.Bool().Draw(t, "rollout"), asks: w.ask()})
+			case 19:
+				w.send(evPaused{how: "silenced"})
+			case 20:
+				w.send(evResume{})
+			case 21:
+				w.send(evStop{cause: "control", stays: true})
+			case 22:
+				w.send(evStart{})
 			case 0:
 				w.send(evReload{cause: "SIGHUP"})
 			case 1:
@@ -966,6 +1020,7 @@ func TestRandomHistories(t *testing.T) {
 		// Everything has been told; extensions ended with the events.
 		w.pass(4*cfg.TimeoutStop + 5*time.Second)
 		w.must(w.ended, "a stop did not end it")
+		w.must(len(w.unanswered()) == 0, "not answered: %v", w.unanswered())
 		for n, p := range w.procs {
 			w.must(p.released, "generation %d was not released", n)
 		}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
@@ -38,6 +39,10 @@ type Options struct {
 	Adopt  int    // a running server that the only service takes over from; 0: none
 	HTTP   string // where metrics, health and the status page are served; "": nowhere
 	Dev    Dev    // of the only service
+
+	Control      string        // path of the control socket; "": the usual one of the first service; NoControl: none
+	ControlGroup uint32        // a group that may use it, beside root and us; 0: none
+	Version      func() string // ours, for status
 }
 
 // StartError is why nothing was started. Its text may have several lines: what
@@ -96,6 +101,10 @@ func newLoop(o Options) (*loop, error) {
 		mains: map[int]*instance{}, helpers: map[int]*helper{},
 		over: make(chan struct{}), counts: o.HTTP != "",
 	}
+	l.desk = &desk{l: l, notes: &notebook{}, version: o.Version, since: time.Now()}
+	if o.Control != NoControl {
+		l.log = &noting{Logger: o.Log, notes: l.desk.notes}
+	}
 	l.tidy = timer{index: -1, f: func() { l.children.Go(debug.FreeOSMemory) }}
 	for _, cfg := range o.Services {
 		var members []*runner
@@ -133,6 +142,7 @@ func newLoop(o Options) (*loop, error) {
 		for _, a := range slices.Clone(l.acceptors) {
 			a.close()
 		}
+		l.desk.close()
 		l.closeLogs()
 		l.closeWeb()
 		l.closeDev()
@@ -170,6 +180,9 @@ func (l *loop) open(o Options) (err error) {
 		if err := l.openAcceptor(unit); err != nil {
 			return err
 		}
+	}
+	if err := l.openDesk(o); err != nil {
+		return err
 	}
 	for _, r := range l.runners {
 		if err := r.openHandoff(); err != nil {
@@ -254,6 +267,7 @@ func checkSupported(cfg *config.Service) error {
 // close gives back everything that belongs to the supervisor as a whole. What
 // was read of the children's output is written first.
 func (l *loop) close() {
+	l.desk.close()
 	close(l.over)
 	l.closeWeb()
 	l.closeDev()

@@ -101,7 +101,7 @@ func (d *dev) turn(paths []string) {
 	what := few(paths)
 	if d.o.Build == "" {
 		r.log.Info("files changed", "service", r.cfg.Name, "files", what)
-		r.reload("files changed: "+what, true)
+		r.reload(evReload{cause: "files changed: " + what, rollout: true})
 		return
 	}
 	r.log.Info("files changed, building", "service", r.cfg.Name, "files", what, "command", d.o.Build)
@@ -121,7 +121,7 @@ func (d *dev) built(e proc.Exit, what string) {
 		d.failed(fmt.Sprintf("exit status %d", status))
 	} else {
 		r.log.Info("built", "service", r.cfg.Name, "took", d.ended.Sub(d.began).Round(time.Millisecond))
-		r.reload("files changed: "+what, true)
+		r.reload(evReload{cause: "files changed: " + what, rollout: true})
 	}
 	if more := d.more; len(more) > 0 {
 		d.more = nil

@@ -47,6 +47,8 @@ func newRoot(args []string, status *int) *cobra.Command {
 	if mayNameVerb(args) {
 		root.AddCommand(newUnitsCommand(status), newUnitCommand(), newCheckCommand(status))
 		root.AddCommand(newAdoptCommand(status), newWhyCommand(status), newDoctorCommand(), newVersionCommand())
+		root.AddCommand(newStatusCommand(), newRolloutCommand(), newReloadCommand(), newRestartCommand(), newStopCommand(), newStartCommand(),
+			newKillCommand(), newPauseCommand(), newResumeCommand(), newLogsCommand(), newEventsCommand(), newUpgradeCommand())
 	}
 	return root
 }
@@ -75,6 +77,10 @@ func statusOf(err error) int {
 	var start *supervisor.StartError
 	if errors.As(err, &start) {
 		return start.Status
+	}
+	var talk *talkError
+	if errors.As(err, &talk) {
+		return talk.status
 	}
 	var usage *usageError
 	if errors.As(err, &usage) {

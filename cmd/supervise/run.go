@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -65,6 +67,7 @@ func flagError(_ *cobra.Command, err error) error {
 type runFlags struct {
 	svc                       config.Service
 	name, logFormat, logLevel string
+	control, controlGroup     string
 	set                       []string
 	http                      string
 	dev                       supervisor.Dev
@@ -86,6 +89,8 @@ func (r *runFlags) addLog(f *pflag.FlagSet) {
 	f.StringVar(&r.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&r.logLevel, "log-level", "info", "trace, debug, info, warn, error or off")
 	f.StringVar(&r.http, "http", "", "`ADDRESS` for /metrics, /healthz, /readyz and the status page; off by default")
+	f.StringVar(&r.control, "control", "", "`PATH` of the control socket, or none (default: NAME.sock in /run/supervise or $XDG_RUNTIME_DIR/supervise)")
+	f.StringVar(&r.controlGroup, "control-group", "", "a `GROUP` that may use the control socket, beside root and this user")
 }
 
 // service is what the flags and the command say.
@@ -218,12 +223,34 @@ func start(services []*config.Service, accept []*config.SocketUnit, reread func(
 	if _, err := proc.Setup(); err != nil {
 		log.Warn("processes that lose their parent cannot be followed", "error", err)
 	}
-	*status, err = supervisor.Run(supervisor.Options{Services: services, Log: log, Environ: os.Environ(), Inherited: inherited, Accept: accept, Reread: reread, HTTP: flags.http, Dev: flags.dev, Adopt: adopt})
+	o := supervisor.Options{
+		Services: services, Log: log, Environ: os.Environ(), Inherited: inherited, Reread: reread, Adopt: adopt,
+		HTTP: flags.http, Accept: accept, Dev: flags.dev, Control: flags.control, Version: version,
+	}
+	if o.ControlGroup, err = groupNumber(flags.controlGroup); err != nil {
+		return &usageError{err: err}
+	}
+	*status, err = supervisor.Run(o)
 	var se *supervisor.StartError
 	if err != nil && !errors.As(err, &se) {
 		return &supervisor.StartError{Status: supervisor.ExitSoftware, Err: err}
 	}
 	return err
+}
+
+// groupNumber finds a group by name or number; 0 is none.
+func groupNumber(name string) (uint32, error) {
+	if name == "" {
+		return 0, nil
+	}
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		if g, err = user.LookupGroupId(name); err != nil {
+			return 0, fmt.Errorf("--control-group: cannot find group %q: no such name or number", name)
+		}
+	}
+	n, err := strconv.ParseUint(g.Gid, 10, 32)
+	return uint32(n), err
 }
 
 // inheritedListeners reads what systemd, or systemd-socket-activate, gave to

@@ -54,6 +54,7 @@ func runStories(t *testing.T, cgroup string, p testscript.Params) {
 	p.Setup = func(env *testscript.Env) error {
 		s := newStory(fmt.Sprintf("%d-%s-%d", os.Getpid(), cgroup, count.Add(1)))
 		env.Setenv("STORY", s.mark)
+		env.Setenv("SUPERVISE_RUNTIME_DIR", env.WorkDir+"/run")
 		env.Setenv("cgroup", cgroup)
 		env.Setenv("LC_ALL", "C")
 		env.Setenv("GORACE", "atexit_sleep_ms=0") // else each process ends a second late

@@ -33,6 +33,10 @@ func fail(err error) int {
 	if errors.As(err, &usage) && usage.hint != "" {
 		text += "\n" + usage.hint
 	}
+	var talk *talkError
+	if errors.As(err, &talk) && talk.hint != "" {
+		text += "\n" + talk.hint
+	}
 	first, rest, more := strings.Cut(strings.TrimRight(text, "\n"), "\n")
 	fmt.Fprintf(os.Stderr, "supervise: %s\n", first)
 	if more {

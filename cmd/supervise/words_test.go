@@ -236,7 +236,7 @@ func startProgram(ts *testscript.TestScript, s *story, _ bool, args []string) {
 // environ is the script's environment.
 func environ(ts *testscript.TestScript) []string {
 	var names []string
-	names = append(names, "PATH", "HOME", "TMPDIR", "STORY", "LC_ALL", "GORACE", "GOCOVERDIR", "NOBODYBIN")
+	names = append(names, "PATH", "HOME", "TMPDIR", "STORY", "LC_ALL", "GORACE", "GOCOVERDIR", "NOBODYBIN", "SUPERVISE_RUNTIME_DIR")
 	names = append(names, strings.Fields(ts.Getenv("pass"))...)
 	var env []string
 	for _, n := range names {

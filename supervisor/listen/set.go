@@ -452,3 +452,26 @@ func (s *Socket) close(shut bool) {
 	}
 	g.steered, g.pins = nil, nil
 }
+
+// Aside opens a lane that nobody is lent for each socket that has lanes and
+// gets connections: for those that are to wait. The caller steers to them; the
+// next Lend, or Learn, gives them to a generation with all who wait. A socket with
+// one listener for all has none, and is not among them. On error nothing is left.
+func (s *Set) Aside() ([]*Lane, error) {
+	var all []*Lane
+	for _, one := range s.sockets {
+		one.group.mu.Lock()
+		can := one.shared == "" && one.group.steering && one.group.tcp
+		one.group.mu.Unlock()
+		if !can {
+			continue
+		}
+		l, err := one.open()
+		if err != nil {
+			s.Return(all)
+			return nil, err
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
