@@ -876,8 +876,20 @@ func TestEveryPair(t *testing.T) {
 			t.Fatalf("no way to state %s", state)
 		}
 		events := []event{
-			evStart{}, evElder{pid: 1}, evReload{}, evStop{}, evStop{hard: true}, evStop{signal: 3}, evStranded{lanes: 1, clients: 1}, evDeadline{},
-			evReload{rollout: true, asks: []int{1}}, evReload{asks: []int{1}}, evRestart{asks: []int{1}}, evStop{stays: true}, evPaused{how: "x"}, evResume{},
+			evStart{},
+			evElder{pid: 1},
+			evReload{},
+			evStop{},
+			evStop{hard: true},
+			evStop{signal: 3},
+			evStranded{lanes: 1, clients: 1},
+			evDeadline{},
+			evReload{rollout: true, asks: []int{1}},
+			evReload{asks: []int{1}},
+			evRestart{asks: []int{1}},
+			evStop{stays: true},
+			evPaused{how: "x"},
+			evResume{},
 		}
 		for gen := range 5 {
 			events = append(events, evExec{gen}, evExecFailed{gen, fmt.Errorf("x")}, evReady{gen: gen}, evReloading{gen}, evStopping{gen},

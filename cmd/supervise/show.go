@@ -52,7 +52,6 @@ type steps struct {
 	stop     chan struct{}
 	done     sync.WaitGroup
 	mu       sync.Mutex
-	last     string
 }
 
 func (t *talk) steps() *steps {
