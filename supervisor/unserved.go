@@ -78,6 +78,9 @@ func (r *runner) warnUnserved(in *instance, open map[uint64]*listen.Socket, own 
 		listens = strings.Join(others, ", ")
 	}
 	for _, one := range open {
+		if accepted, err := one.Accepted(); accepted || err != nil {
+			continue // somebody takes them, and was too busy each time to be seen waiting
+		}
 		if r.unserved == nil {
 			r.unserved = map[*listen.Socket]bool{}
 		}
