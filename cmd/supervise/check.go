@@ -154,6 +154,9 @@ func describe(p *plan, s *config.Service) {
 		{"at end", s.StopPost},
 	} {
 		for _, line := range list.lines {
+			if !strings.Contains(strings.Join(line.Argv, ""), "$") {
+				line.NoExpand = false // says nothing
+			}
 			p.add(list.name, "%s", line)
 		}
 	}
