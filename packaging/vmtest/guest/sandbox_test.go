@@ -28,7 +28,7 @@ type sandbox struct {
 }
 
 var sandboxes = []sandbox{
-	{nil, lossless, lossless, "root, no restriction"},
+	{nil, lossless, lossless, ""},
 	{[]string{"DynamicUser=yes"}, lossless, lossless, ""},
 	{[]string{"User=anna", "AmbientCapabilities=CAP_NET_BIND_SERVICE"}, lossless, lossless, "ports below 1024 as a user"},
 	{[]string{"NoNewPrivileges=yes", "CapabilityBoundingSet="}, lossless, lossless, ""},
@@ -119,7 +119,8 @@ func fares(t *testing.T, exec string, lines []string) (string, string) {
 }
 
 // With Delegate=yes each generation has a control group of its own below the
-// unit's; without, nothing is made there that systemd does not know of.
+// unit's, and none is left. Without it root can make them as well, although
+// systemd does not promise to leave them alone; that none is left is the same.
 func TestDelegation(t *testing.T) {
 	for _, delegate := range []string{"yes", "no"} {
 		t.Run(delegate, func(t *testing.T) {
@@ -146,9 +147,6 @@ func TestDelegation(t *testing.T) {
 			t.Logf("groups: %v, then %v", first, second)
 			if delegate == "yes" && (len(first) == 0 || len(second) == 0) {
 				t.Error("no control group for a generation")
-			}
-			if delegate == "no" && len(first)+len(second) > 0 {
-				t.Error("control groups where systemd allows none")
 			}
 			u.do("stop")
 			if _, err := os.Stat(group); err == nil {
