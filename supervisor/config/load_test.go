@@ -397,6 +397,23 @@ func TestLoadOrder(t *testing.T) {
 	}
 }
 
+// TestLoadTolerates: what is useless in a unit, and no fault for systemd, is
+// none here.
+func TestLoadTolerates(t *testing.T) {
+	dir := unitDir(t, map[string]string{
+		"a.service": "[Service]\nExecStart=/bin/a\nKillMode=none\nTimeoutAbortSec=5\nRestart=on-watchdog\nStartLimitInterval=0\nType=idle\nEnvironment=A=1 nonsense\n" +
+			"PrivateTmp=no\nSyslogFacility=daemon\n",
+	})
+	u, warnings := loadAll(t, dir)
+	a := service(t, u, "a")
+	if a.SendSIGKILL || a.TimeoutAbort != 0 || a.StartLimitBurst != 0 || a.Type != Simple || len(a.Env) != 1 {
+		t.Errorf("%+v", a)
+	}
+	if len(warnings) != 2 || !strings.Contains(warnings[0], "a.service:8: a word of Environment= is ignored") || !strings.Contains(warnings[1], "a.service:10: SyslogFacility= is ignored") {
+		t.Errorf("%q", warnings)
+	}
+}
+
 func TestLoadPaths(t *testing.T) {
 	dir := unitDir(t, map[string]string{"x.timer": "", "empty/readme": "", "fifo/x.service": "[Service]\nExecStart=/bin/x\n"})
 	for path, want := range map[string]string{

@@ -312,6 +312,9 @@ func (a *assigned) finishService() {
 	if len(s.ExecStart()) == 0 && len(s.Stop) > 0 && !a.l.opts.Pending {
 		a.l.fail(s.At, "%w: write ExecStart=/bin/true", &UnsupportedError{Name: "a unit without ExecStart="})
 	}
+	if s.KillMode == KillNone {
+		s.SendSIGKILL = false // what it says
+	}
 	if s.TimeoutAbort != 0 && s.Watchdog == 0 {
 		s.TimeoutAbort = 0 // of no use, and no fault in a unit
 	}

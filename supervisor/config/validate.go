@@ -166,7 +166,7 @@ func (s *Service) namesHint() string {
 func (s *Service) checkRestart() []error {
 	var errs []error
 	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if s.Restart == RestartOnWatchdog && s.Watchdog == 0 {
+	if s.Restart == RestartOnWatchdog && s.Watchdog == 0 && s.At.File == "" { // no fault in a unit: a drop-in may say WatchdogSec=
 		add("Restart=on-watchdog without WatchdogSec= never restarts: write WatchdogSec=30s, or Restart=on-failure")
 	}
 	if s.Watchdog == 0 && s.TimeoutAbort != 0 {
