@@ -42,7 +42,7 @@ func startSupervise(t testing.TB, env []string, argv ...string) *running {
 	r := &running{t: t, over: make(chan struct{})}
 	r.more = sync.NewCond(&r.mu)
 	r.cmd = exec.Command(argv[0], argv[1:]...)
-	r.cmd.Env = append(quiet(), env...)
+	r.cmd.Env = append(append(quiet(), "SUPERVISE_RUNTIME_DIR="+t.TempDir()), env...)
 	read, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
