@@ -27,7 +27,11 @@ func (r *runner) succeeded(in *instance, e Exit) bool {
 	if in.exited || e.Unknown || e.Signal != 0 || e.Code != 0 || in.tree == nil || r.s.oneshot() || !r.s.serves(in.n) {
 		return false
 	}
+	dead := in.pid
 	r.readNotify(in) // MAINPID= may have come before
+	if in.pid != dead {
+		return true // and it lives, or its own end comes next
+	}
 	if in.pid != 0 && r.mains[in.pid] != in {
 		return false
 	}

@@ -48,8 +48,9 @@ func (r *runner) lookForUnserved(ctx context.Context, in *instance, looks int) {
 			return // nothing can be said
 		}
 		r.poll.post(func() {
-			if in.exited || in.returned || r.set == nil || ctx.Err() != nil {
-				return
+			g := r.s.gen(in.n)
+			if in.exited || in.returned || r.set == nil || ctx.Err() != nil || g == nil || g.state == genKilling {
+				return // who was told to stop may have stopped to listen
 			}
 			for _, inode := range sight.Inodes() {
 				delete(open, inode)
