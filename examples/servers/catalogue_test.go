@@ -19,8 +19,7 @@ type server struct {
 	talk   *talk  // nil: HTTP
 	rate   int    // new connections a second, at most; 0: as -rate says
 	note   string // below the table
-	alone  bool   // two generations cannot overlap: a reload stops one and then starts the next
-	stays  bool   // the same, and nothing tells supervise of it: no reload
+	alone  bool   // two generations cannot overlap: "supervise restart" stops one and then starts the next
 }
 
 // name is that of the test: "nginx", "nginx.env".
@@ -59,8 +58,8 @@ const (
 // Notes below the table.
 const (
 	traefikNote = "It listens before it knows its routes, and answers 404 until then. A rollout waits for a page (`--ready /`); after a crash the clients in the queue are answered at once, and so."
-	dovecotNote = "Two masters cannot share a base_dir: what the table has as a rollout is a stop, then a start, while clients wait in the queue. Dovecot itself takes up to 6 s to stop."
-	mariadbNote = "Two servers cannot share a data folder, so there is no rollout."
+	dovecotNote = "Two masters cannot share a base_dir: in place of rollouts the table has restarts (`supervise restart`), in which clients wait in the queue. Dovecot itself takes up to 6 s to stop."
+	mariadbNote = "Two servers cannot share a data folder: in place of rollouts the table has restarts (`supervise restart`), in which clients wait in the queue."
 	redisNote   = "Two generations overlap for a moment. That is measured here without any data on disk, which would not bear it."
 	opensshNote = "At most 20 connections a second, since each is a process. Sessions live on when the listener is replaced or dies (`--kill-mode process`)."
 	standinNote = "ASP.NET Core has no runtime here. This program decides exactly as `UseSystemd()` does (LISTEN_PID the exact text of its pid, LISTEN_FDS digits only, 1 to INT_MAX-3), listens once more on what it is given, and drains as Kestrel does. Program.cs beside it is measured in its place by whoever has `dotnet`."
@@ -147,7 +146,7 @@ var servers = []server{
 	{run: "openssh/run", title: "OpenSSH, banner", needs: []string{"/usr/sbin/sshd", asRoot}, tells: version("ssh", "-V"), talk: &ssh, rate: 20, note: opensshNote},
 	{run: "openssh/run.bind", title: "OpenSSH, banner", needs: []string{"/usr/sbin/sshd", asRoot}, tells: version("ssh", "-V"), talk: &ssh, rate: 20, note: opensshNote},
 	{run: "dovecot/run", title: "Dovecot, IMAP greeting", needs: []string{"dovecot", asRoot}, tells: version("dovecot", "--version"), talk: &imap, rate: 100, alone: true, note: dovecotNote},
-	{run: "mariadb/run", title: "MariaDB, greeting", needs: []string{"mariadbd", "mysql_install_db"}, tells: version("mariadbd", "--version"), talk: &mysql, rate: 100, stays: true, note: mariadbNote},
+	{run: "mariadb/run", title: "MariaDB, greeting", needs: []string{"mariadbd", "mysql_install_db"}, tells: version("mariadbd", "--version"), talk: &mysql, rate: 100, alone: true, note: mariadbNote},
 	{run: "cblocking/run", title: "C, blocking accept(2), killed by TERM", needs: []string{"cc"}, tells: version("cc", "--version")},
 }
 

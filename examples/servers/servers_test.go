@@ -177,11 +177,9 @@ func measure(t *testing.T, r *row) {
 	sup := superviseIt(t, p)
 	r.measured = true
 	parts := map[string]outcome{}
-	if !s.stays {
-		r.rollouts = rollOut(t, p, sup, s.times(*rollouts))
-		parts["rollouts"] = r.rollouts
-		t.Logf("rollouts: %v", r.rollouts)
-	}
+	r.rollouts = rollOut(t, p, sup, s.times(*rollouts))
+	parts["rollouts"] = r.rollouts
+	t.Logf("rollouts: %v", r.rollouts)
 	r.crashes = crashIt(t, p, sup, s.times(*crashes))
 	parts["crashes"] = r.crashes
 	t.Logf("crashes:  %v", r.crashes)

@@ -47,7 +47,7 @@ type entry struct {
 func superviseIt(t *testing.T, p *place) *supervised {
 	t.Helper()
 	sup := &supervised{dir: p.dir, ended: make(chan struct{}), more: make(chan struct{})}
-	args := []string{"--log-format", "json", "--log-level", "debug", "--output", filepath.Join(p.dir, "server.log")}
+	args := []string{"--log-format", "json", "--log-level", "debug", "--output", filepath.Join(p.dir, "server.log"), "--control", sup.control()}
 	args = slices.Concat(args, p.command.flags, []string{"--"}, p.command.argv)
 	sup.cmd = exec.Command(built.supervise, args...)
 	sup.cmd.Dir, sup.cmd.Env = p.dir, p.command.env
@@ -233,15 +233,19 @@ func (sup *supervised) alive() error {
 func (sup *supervised) rollOut(t *testing.T, alone bool) {
 	t.Helper()
 	from := sup.now()
+	if alone {
+		if said, err := exec.Command(built.supervise, "restart", "--control", sup.control()).CombinedOutput(); err != nil {
+			t.Fatalf("supervise restart: %v: %s\n%s", err, said, sup.words())
+		}
+		return
+	}
 	if err := sup.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	good := "rollout done"
-	if alone {
-		good = "ready"
-	}
-	sup.await(t, from, good)
+	sup.await(t, from, "rollout done")
 }
+
+func (sup *supervised) control() string { return filepath.Join(sup.dir, "control") }
 
 // crash kills the main process, alone or with all workers, and waits until the
 // next generation is ready.
