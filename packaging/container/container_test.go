@@ -51,7 +51,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	cmd := exec.Command("go", "build", "-o", dir+"/", "./cmd/supervise", "./examples/hello", "./examples/oldbind", "./packaging/container/litter")
+	cmd := exec.Command("go", "build", "-o", dir+"/", "./cmd/supervise", "./examples/hello", "./examples/plain", "./examples/oldbind", "./packaging/container/litter")
 	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -62,7 +62,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	for _, name := range []string{"supervise", "hello", "oldbind", "litter"} {
+	for _, name := range []string{"supervise", "hello", "plain", "oldbind", "litter"} {
 		built[name] = filepath.Join(dir, name)
 	}
 	return m.Run()
@@ -233,8 +233,8 @@ var boxes = []struct {
 func TestServerThatKnowsListenFDs(t *testing.T) {
 	for _, b := range boxes {
 		t.Run(b.name, func(t *testing.T) {
-			b.box.Files = []string{built["supervise"], built["hello"]}
-			b.box.Command = []string{"supervise", "--listen", "127.0.0.1:8080", "--", "/bin/hello"}
+			b.box.Files = []string{built["supervise"], built["plain"]}
+			b.box.Command = []string{"supervise", "--listen", "127.0.0.1:8080", "--", "/bin/plain"}
 			c := b.box.start(t, memory)
 			c.await(" ready: ", 1)
 			l := c.storm("127.0.0.1:8080")
@@ -369,8 +369,8 @@ func TestOrphans(t *testing.T) {
 // PID 1 takes the status of its service as its own.
 func TestExitStatus(t *testing.T) {
 	b := box{
-		Files:   []string{built["supervise"], built["hello"]},
-		Command: []string{"supervise", "--restart", "no", "--listen", "127.0.0.1:8080", "--", "/bin/hello", "-fail-bind"},
+		Files:   []string{built["supervise"], built["plain"]},
+		Command: []string{"supervise", "--restart", "no", "--listen", "127.0.0.1:8080", "--", "/bin/plain", "-fail-bind"},
 	}
 	if status := b.start(t, memory).wait(); status != 75 && status != 1 {
 		t.Errorf("exit status %d", status)

@@ -182,8 +182,11 @@ func (s *Socket) becomeGroup(fd, proto int) (why string, cause error) {
 		return "ReusePort=yes: other programs may join the port, so that nobody knows the order of its group", nil
 	}
 	if set, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT); err == nil && set == 1 {
-		if others, err := s.others(); err != nil || others {
-			return "it is in a SO_REUSEPORT group with others already", err
+		switch others, err := s.others(); {
+		case err != nil:
+			return "it may be in a SO_REUSEPORT group with others, which the kernel cannot be asked (below systemd, RestrictAddressFamilies= needs AF_NETLINK)", err
+		case others:
+			return "it is in a SO_REUSEPORT group with others already", nil
 		}
 	}
 	if err := on(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT); err != nil {

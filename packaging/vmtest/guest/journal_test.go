@@ -37,7 +37,7 @@ func (u *unit) entries(text string) []map[string]any {
 // What the server prints is in the journal as of the unit, with the priority
 // that it wrote in front; with --output journal also under its own name and pid.
 func TestJournal(t *testing.T) {
-	const script = `'echo "<3>word of the server $$$$"; exec /vm/bin/hello'`
+	const script = `'echo "<3>word of the server $$$$"; exec /vm/bin/plain'`
 	for _, c := range []struct{ flag, identifier string }{
 		{"inherit", "supervise"},
 		{"journal", "web"},

@@ -13,7 +13,7 @@ import (
 
 // servers are the two ways of getting a listener.
 var servers = []struct{ name, exec string }{
-	{"LISTEN_FDS", "/vm/bin/supervise --listen 127.0.0.1:8080 -- /vm/bin/hello"},
+	{"LISTEN_FDS", "/vm/bin/supervise --listen 127.0.0.1:8080 -- /vm/bin/plain"},
 	{"its own bind", "/vm/bin/supervise -- /vm/bin/oldbind -addr 127.0.0.1:8080"},
 }
 
@@ -63,7 +63,7 @@ func TestReload(t *testing.T) {
 
 // A reload whose candidate fails leaves the service up and serving.
 func TestReloadThatFails(t *testing.T) {
-	u := newUnit(t, "web.service", notifying(t, "/vm/bin/supervise --listen 127.0.0.1:8080 -- /bin/sh -c 'exec /vm/bin/hello $(cat /run/web.flags)'",
+	u := newUnit(t, "web.service", notifying(t, "/vm/bin/supervise --listen 127.0.0.1:8080 -- /bin/sh -c 'exec /vm/bin/plain $(cat /run/web.flags)'",
 		"ExecStartPre=/bin/sh -c 'echo -drain=5s >/run/web.flags'", "Restart=no"))
 	u.do("start")
 	pid := ask(t, "tcp", "127.0.0.1:8080")
@@ -136,7 +136,7 @@ func TestStopOfAStubbornServer(t *testing.T) {
 		for _, delegate := range []string{"no", "yes"} {
 			t.Run(mode+" delegate "+delegate, func(t *testing.T) {
 				u := newUnit(t, "web.service", notifying(t,
-					"/vm/bin/supervise --timeout-stop 2s --listen 127.0.0.1:8080 -- /bin/sh -c '/vm/bin/hello -ignore-term & (setsid sleep 1000 &) ; wait'",
+					"/vm/bin/supervise --timeout-stop 2s --listen 127.0.0.1:8080 -- /bin/sh -c '/vm/bin/plain -ignore-term & (setsid sleep 1000 &) ; wait'",
 					"Restart=no", "KillMode="+mode, "Delegate="+delegate))
 				u.do("start")
 				ask(t, "tcp", "127.0.0.1:8080")
@@ -150,7 +150,7 @@ func TestStopOfAStubbornServer(t *testing.T) {
 				if left := u.processes(); len(left) > 0 {
 					t.Errorf("processes are left: %v", left)
 				}
-				if out, err := try("pidof", "hello", "sleep"); err == nil {
+				if out, err := try("pidof", "plain", "sleep"); err == nil {
 					t.Errorf("processes are left: %s", out)
 				}
 				if r := u.property("Result"); r != "success" {

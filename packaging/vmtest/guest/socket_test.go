@@ -18,7 +18,7 @@ func TestSocketUnit(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newUnit(t, "web.socket", "[Socket]\n"+c.socket+"\nBacklog=4096\n")
-			u := newUnit(t, "web.service", notifying(t, "/vm/bin/supervise -- /vm/bin/hello", "Restart=always", "RestartSec=100ms"))
+			u := newUnit(t, "web.service", notifying(t, "/vm/bin/supervise -- /vm/bin/plain", "Restart=always", "RestartSec=100ms"))
 			s.do("start")
 			pid := ask(t, c.network, c.addr) // starts the service
 			w := newStorm(t, c.network, c.addr)
