@@ -28,12 +28,31 @@ func Load(paths []string, opts LoadOptions) (*Units, []Warning, error) {
 	}
 	l.pull()
 	units := l.units()
+	l.checkRuns(units)
 	slices.SortStableFunc(l.warnings, func(a, b Warning) int { return strings.Compare(a.At.File, b.At.File) })
 	l.warnings = slices.Compact(l.warnings)
 	if len(l.errs) > 0 {
 		return nil, l.warnings, l.failure()
 	}
 	return units, l.warnings, nil
+}
+
+// checkRuns refuses what is nothing to run: templates alone, say.
+func (l *loader) checkRuns(u *Units) {
+	for _, w := range l.opts.Without {
+		if !l.mayLack(w) {
+			l.fail(Position{File: "--without"}, "%q is no directive that is refused", w)
+		}
+	}
+	if len(l.errs) > 0 || len(u.Services) > 0 || slices.ContainsFunc(u.Sockets, func(s *SocketUnit) bool { return s.Accept }) {
+		return
+	}
+	if len(l.files) == 0 {
+		l.fail(Position{}, "no unit is given")
+		return
+	}
+	f := l.files[0]
+	l.fail(Position{File: f.file}, "it is a template, and no instance of it is given: write %s@NAME%s", f.name.prefix, f.name.suffix)
 }
 
 // LoadError is everything that is wrong with the units that were to be loaded.

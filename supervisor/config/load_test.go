@@ -428,6 +428,13 @@ func TestLoadPaths(t *testing.T) {
 			t.Errorf("%s: %s", path, text)
 		}
 	}
+	templates := unitDir(t, map[string]string{"web@.service": "[Service]\nExecStart=/bin/x\n", "a.service": "[Service]\nExecStart=/bin/x\n"})
+	if text := loadError(t, templates, LoadOptions{}, "web@.service"); !strings.Contains(text, "web@.service: it is a template, and no instance of it is given: write web@NAME.service") {
+		t.Errorf("a template: %s", text)
+	}
+	if text := loadError(t, templates, LoadOptions{Without: []string{"Nix"}}, "a.service"); !strings.Contains(text, `--without: "Nix" is no directive that is refused`) {
+		t.Errorf("without: %s", text)
+	}
 	if _, _, err := Load([]string{"surely-not-there.service"}, LoadOptions{}); err == nil || !strings.Contains(err.Error(), "where systemd keeps") {
 		t.Errorf("a bare name: %v", err)
 	}

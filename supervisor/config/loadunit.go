@@ -75,7 +75,7 @@ func (l *loader) assigning(f *unitFile) *assigned {
 		if as.section == "X-Supervise" && as.name == "Without" {
 			a.without = append(a.without, strings.Fields(as.value)...)
 			for _, word := range strings.Fields(as.value) {
-				if !a.mayLack(word) {
+				if !l.mayLack(word) {
 					l.fail(as.at, "Without=: %q is no directive that is refused%s", word, didYouMean(word))
 				}
 			}
@@ -85,12 +85,12 @@ func (l *loader) assigning(f *unitFile) *assigned {
 }
 
 // mayLack says whether word has a meaning in Without=.
-func (a *assigned) mayLack(word string) bool {
+func (l *loader) mayLack(word string) bool {
 	if word == "sandbox" {
 		return true
 	}
 	for _, section := range []string{"Service", "Socket", "Unit"} {
-		if d, ok := a.l.table[section+"."+word]; ok && d.Support == Refused {
+		if d, ok := l.table[section+"."+word]; ok && d.Support == Refused {
 			return true
 		}
 	}
