@@ -60,9 +60,9 @@ func (l *loop) openDesk(o Options) error {
 	var end *control.Endpoint
 	var taken *control.TakenError
 	var err error
-	name := l.runners[0].cfg.Name
-	if c := l.runners[0].crew; c != nil {
-		name = c.name
+	name := l.name()
+	if len(l.runners) > 0 && l.runners[0].crew != nil {
+		name = l.runners[0].crew.name
 	}
 	if o.Control != "" {
 		if end, err = control.Listen(o.Control, o.ControlGroup); err != nil {
