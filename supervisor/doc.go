@@ -63,6 +63,10 @@
 // One that does not is ended, which is a crash like any other, or replaced by a
 // rollout.
 //
+// With Standby= the next generation is started ahead and waits, ready and
+// without connections (standby.go). It takes over when the current one dies; a
+// rollout ends it, for it is of the code of yesterday.
+//
 // An address that the new generation does not bind ends with the old one
 // (retire.go). An adopted server (adopt.go) is a generation like any other, but
 // for its end: while nobody took over from it, it goes on without us.

@@ -102,6 +102,7 @@ type generation struct {
 	// only once no process of this one is left: a reload is a restart.
 	unheld bool
 
+	standby  bool        // it waits for the current one to die
 	elder    bool        // somebody else started it
 	gate     *GateResult // draining: the gate is over and the probation goes on
 	replaced *rollout    // the rollout that ended it

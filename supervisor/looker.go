@@ -52,8 +52,11 @@ func (r *runner) glance() control.Service {
 		case roleCandidate:
 			one.Role = "candidate"
 			out.Candidate = &one
-		case roleOld:
+		case roleOld, roleStandby:
 			one.Role = "old"
+			if g.standby {
+				one.Role = "standby"
+			}
 			out.Draining = append(out.Draining, one)
 		}
 	}

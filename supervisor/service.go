@@ -53,6 +53,7 @@ type service struct {
 	gens      []*generation // every living one, oldest first
 	current   *generation   // serves new connections; nil while nobody does
 	candidate *generation   // on its way to become current
+	standby   *generation   // waits, ready or on its way to it, for the current one to die
 	lastN     int           // number of the newest generation
 
 	deadline time.Time // backoff: when to start again
@@ -74,6 +75,8 @@ type service struct {
 	rolloutsDone int
 	rolloutsFail int
 	sickDone     int       // generations that were found not to live
+	standbyFails int       // in a row
+	standbyAt    time.Time // not before then is another one started; zero: at once
 	strandFails  int       // rollouts for stranded clients that failed in a row
 	strandAt     time.Time // when to look for them again; zero: when the loop sees some
 
@@ -176,6 +179,9 @@ func (s *service) remove(g *generation) {
 	if s.candidate == g {
 		s.candidate = nil
 	}
+	if s.standby == g {
+		s.standby = nil
+	}
 }
 
 // nextDeadline is the earliest moment at which evDeadline is due; zero: none.
@@ -186,6 +192,9 @@ func (s *service) nextDeadline() time.Time {
 	}
 	if s.state == up && !s.strandAt.IsZero() && (next.IsZero() || s.strandAt.Before(next)) {
 		next = s.strandAt
+	}
+	if due := s.standbyDue(); !due.IsZero() && (next.IsZero() || due.Before(next)) {
+		next = due
 	}
 	if due := s.liveDue(); !due.IsZero() && (next.IsZero() || due.Before(next)) {
 		next = due

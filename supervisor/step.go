@@ -134,6 +134,7 @@ func (s *service) step(now time.Time, ev event) []action {
 			s.onGate(now, g, ev.result)
 		}
 	}
+	s.keepStandby(now)
 	return s.out
 }
 
@@ -351,6 +352,9 @@ func (s *service) onStranded(now time.Time, ev evStranded) {
 	}
 	switch s.state {
 	case up:
+		if s.standby != nil && s.standby.readyAt.IsZero() {
+			return // it may have been lent the lane; looked for again when it is ready
+		}
 		if s.current.unheld { // to restart it would harm more clients than it helps
 			s.log(levelWarn, s.current, "clients wait in a queue that nobody serves until the next restart",
 				"clients", ev.clients, "lanes", ev.lanes)
@@ -386,7 +390,9 @@ func (s *service) onExec(now time.Time, g *generation) {
 	switch g.state {
 	case genSpawned:
 		s.setGen(now, g, genWaiting, g.deadline)
-		if s.state == replacing {
+		if g.standby {
+			s.log(levelInfo, g, "standby started")
+		} else if s.state == replacing {
 			s.log(levelInfo, g, "candidate started")
 		} else {
 			s.log(levelInfo, g, "started")
@@ -440,6 +446,11 @@ func (s *service) onReady(now time.Time, g *generation, ev evReady) {
 // becameReady: the generation can be used.
 func (s *service) becameReady(now time.Time, g *generation) {
 	s.setGen(now, g, genReady, g.readyDeadline(now))
+	if g.standby {
+		s.standbyFails = 0
+		s.log(levelInfo, g, "standby ready", "how", g.how, "after", now.Sub(g.started))
+		s.do(actCheckStranded{})
+	}
 	if g == s.candidate {
 		s.promote(now, g)
 	}
@@ -685,7 +696,7 @@ func (s *service) onExited(now time.Time, g *generation, e Exit, terminal int) {
 		s.do(actCheckEmpty{gen: g.n})
 		return
 	}
-	if terminal != 0 && role != roleOld && s.state != stopping {
+	if terminal != 0 && role != roleOld && role != roleStandby && s.state != stopping {
 		s.do(actReturnLanes{gen: g.n})
 		s.terminalStop(now, g, terminal)
 	} else if role != roleOld {
@@ -744,6 +755,7 @@ const (
 	roleOld role = iota
 	roleCurrent
 	roleCandidate
+	roleStandby
 )
 
 func (s *service) roleOf(g *generation) role {
@@ -752,6 +764,8 @@ func (s *service) roleOf(g *generation) role {
 		return roleCurrent
 	case s.candidate:
 		return roleCandidate
+	case s.standby:
+		return roleStandby
 	}
 	return roleOld
 }
@@ -766,6 +780,10 @@ func (s *service) oldDied(now time.Time, g *generation) {
 // ended decides what follows when the current or the candidate ended by
 // itself, could not be started, or was ended because it failed.
 func (s *service) ended(now time.Time, g *generation) {
+	if g.standby {
+		s.standbyEnded(now, g)
+		return
+	}
 	role := s.roleOf(g)
 	if role == roleOld && g.state != genGone {
 		return
@@ -930,6 +948,9 @@ func (s *service) crashed(now time.Time, g *generation) {
 	}
 	s.restarts++
 	delay := restartDelay(s.cfg, s.failures, s.rng.Float64())
+	if s.takeOver(now, g, delay) {
+		return
+	}
 	if delay == 0 && s.startable() && !g.unheld {
 		s.spawn(now)
 	} else {

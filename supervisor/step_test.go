@@ -132,6 +132,9 @@ func (w *world) perform(a action) []event {
 		if p := w.procs[a.gen]; p != nil && (p.spawned || p.command != nil) {
 			w.fatalf("generation %d spawned twice, or while a command runs", a.gen)
 		}
+		if g := w.s.gen(a.gen); g != nil && g.standby && (w.s.current == nil || w.s.current.unheld || w.s.candidate != nil) {
+			w.fatalf("standby %d is started beside %+v", a.gen, w.s.current)
+		}
 		for _, g := range w.s.gens {
 			if g.unheld && g.n != a.gen && w.s.current == nil {
 				w.fatalf("generation %d spawned while %d lives, whose listeners are not held", a.gen, g.n)
@@ -239,6 +242,9 @@ func (w *world) invariants(ev event, before *generation, wasRolling bool) {
 	for _, g := range s.gens {
 		switch g.state {
 		case genPreparing, genSpawned, genWaiting, genPosting:
+			if g == s.standby {
+				break
+			}
 			candidates++
 			if g != s.candidate && s.state != stopping {
 				w.fatalf("generation %d is %s and not the candidate", g.n, g.state)
@@ -275,6 +281,18 @@ func (w *world) invariants(ev event, before *generation, wasRolling bool) {
 			w.fatalf("backoff without a deadline or with a candidate")
 		}
 	case down, stopping, failed, serviceStates:
+	}
+	standbys := 0
+	for _, g := range s.gens {
+		if g.standby {
+			standbys++
+		}
+		if g.standby != (g == s.standby) || g.standby && (s.state != up || g == s.current || w.steer == g.n) {
+			w.fatalf("standby %d while %s, steered %d", g.n, s.state, w.steer)
+		}
+	}
+	if standbys > 1 {
+		w.fatalf("%d standbys", standbys)
 	}
 	if s.probed(s.current) && s.current.live.next.IsZero() && !w.proc(s.current.n).asked {
 		w.fatalf("generation %d is never asked again whether it lives", s.current.n)
@@ -933,6 +951,7 @@ func TestRandomHistories(t *testing.T) {
 		cfg.KillMode = rapid.SampledFrom([]config.KillMode{config.KillControlGroup, config.KillMixed, config.KillProcess, config.KillNone}).Draw(t, "killmode")
 		cfg.Probation = rapid.SampledFrom([]time.Duration{0, time.Second}).Draw(t, "probation")
 		cfg.Watchdog = rapid.SampledFrom([]time.Duration{0, 3 * time.Second}).Draw(t, "watchdog")
+		cfg.Standby = rapid.Bool().Draw(t, "standby")
 		if rapid.Bool().Draw(t, "live") {
 			cfg.Live, cfg.LiveInterval, cfg.LiveFailures = config.Ready{Kind: config.ReadyHTTP}, time.Second, 2
 			cfg.LiveAction = rapid.SampledFrom([]config.LiveAction{config.LiveRestart, config.LiveRollout}).Draw(t, "action")

@@ -122,6 +122,7 @@ type Service struct {
 	Instances    int           // Instances= of [X-Supervise]: generations that serve side by side; 1
 	RolloutBatch int           // RolloutBatch= of [X-Supervise]: how many instances are replaced at a time; 1
 	GateBound    time.Duration // GateBoundSec= of [X-Supervise]: bound of the gate and of the shield, each
+	Standby      bool          // Standby= of [X-Supervise]: the next generation is started ahead and takes over when the current one dies
 	Live         Ready         // Live= of [X-Supervise]: how the current generation is asked whether it lives; ReadyNotify is "watchdog", ReadyAuto not at all
 	LiveInterval time.Duration // LiveIntervalSec= of [X-Supervise]: from one answer to the next question; 10 s
 	LiveTimeout  time.Duration // LiveTimeoutSec= of [X-Supervise]: of one question; 1 s

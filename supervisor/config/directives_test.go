@@ -29,7 +29,7 @@ func directiveSamples() map[string]string {
 		"RestartBackoff": "no", "Instances": "4", "RolloutBatch": "2", "InheritEnvironment": "no", "StandardOutput": "truncate:/o",
 		"RuntimeDirectory": "web web/x:y", "RuntimeDirectoryMode": "0700", "StateDirectory": "s", "StateDirectoryMode": "0750", "CacheDirectory": `"c d"`,
 		"CacheDirectoryMode": "0711", "LogsDirectory": "l", "LogsDirectoryMode": "0700", "ConfigurationDirectory": "e", "ConfigurationDirectoryMode": "0700",
-		"SettleSec": "10ms", "Live": "/healthz", "LiveIntervalSec": "5s", "LiveTimeoutSec": "2s", "LiveFailures": "2", "LiveAction": "rollout", "ProbationSec": "5s", "InterceptUDP": "yes", "Cgroup": "no", "Output": "prefix",
+		"SettleSec": "10ms", "Standby": "yes", "Live": "/healthz", "LiveIntervalSec": "5s", "LiveTimeoutSec": "2s", "LiveFailures": "2", "LiveAction": "rollout", "ProbationSec": "5s", "InterceptUDP": "yes", "Cgroup": "no", "Output": "prefix",
 	}
 	for _, k := range limitKinds() {
 		samples[k.name] = "1:2"

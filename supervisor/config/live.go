@@ -47,6 +47,8 @@ func ParseLive(s string) (Ready, error) {
 
 func liveDirectives() []Directive {
 	return []Directive{
+		scalar("X-Supervise", "Standby", "standby", argBool, "start the next generation ahead, to take over at once when the current one dies",
+			func(s *Service) *bool { return &s.Standby }, ParseBool, FormatBool),
 		{
 			Section: "X-Supervise", Name: "Live", Flag: "live", Arg: "HOW", Help: "how the current generation is asked whether it lives: a URL, /path, tcp:ADDRESS, exec:COMMAND, or watchdog",
 			Set: func(s *Service, value string) (err error) {
