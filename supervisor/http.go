@@ -52,7 +52,7 @@ func (l *loop) openWeb(address string) error {
 		set.Close()
 		return &StartError{Status: ExitSoftware, Err: fmt.Errorf("--http: cannot duplicate a descriptor: %w", err)}
 	}
-	l.web = &web{set: set, server: control.NewWeb(fd, l.backend(), l.pages())}
+	l.web = &web{set: set, server: control.NewWeb(fd, l.desk, l.pages())}
 	l.log.Info("metrics, health and status", "http", lane.Socket().Addr())
 	return l.poll.add(fd, unix.EPOLLIN, l.acceptWeb)
 }
@@ -153,7 +153,7 @@ func (l *loop) readyPage(ctx context.Context) (control.Answer, error) {
 
 // metricsPage writes what Prometheus reads.
 func (l *loop) metricsPage(ctx context.Context) (control.Answer, error) {
-	st, err := l.backend().Status(ctx, nil)
+	st, err := l.desk.Status(ctx, nil)
 	if err != nil {
 		return control.Answer{}, err
 	}

@@ -55,8 +55,11 @@ func (d *desk) Status(_ context.Context, services []string) (control.Status, err
 		return control.Status{}, unknown
 	}
 	st := control.Status{Supervisor: control.Supervisor{
-		PID: os.Getpid(), Since: d.since, Control: d.server.Path(), Memory: readStatus(os.Getpid()).memory,
+		PID: os.Getpid(), Since: d.since, Memory: readStatus(os.Getpid()).memory,
 	}}
+	if d.server != nil {
+		st.Supervisor.Control = d.server.Path()
+	}
 	if d.version != nil {
 		st.Supervisor.Version = d.version()
 	}
@@ -133,7 +136,7 @@ func (r *runner) genFrame(g *generation) *genFrame {
 		Generation: g.n, PID: g.pid, State: g.state.String(), Since: g.since, Started: g.started, ReadyAt: pointer(g.readyAt), ReadyHow: g.how,
 		Status: g.status, Deadline: pointer(g.deadline),
 	}}
-	f.Role = [...]string{roleOld: "old", roleCurrent: "current", roleCandidate: "candidate"}[f.role]
+	f.Role = [...]string{roleOld: "old", roleCurrent: "current", roleCandidate: "candidate", roleStandby: "standby"}[f.role]
 	if f.Deadline != nil {
 		switch g.state {
 		case genPreparing, genSpawned, genWaiting, genPosting:
@@ -188,6 +191,8 @@ func (f *frame) develop() control.Service {
 			f.Current = &g.Generation
 		case roleCandidate:
 			f.Candidate = &g.Generation
+		case roleStandby:
+			f.Standby = &g.Generation
 		case roleOld:
 			f.Draining = append(f.Draining, g.Generation)
 		}

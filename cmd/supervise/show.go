@@ -141,6 +141,9 @@ func serviceText(b *strings.Builder, s control.Service, now time.Time) {
 	if s.Current != nil {
 		generationText(b, row, *s.Current, now)
 	}
+	if s.Standby != nil {
+		generationText(b, row, *s.Standby, now)
+	}
 	if s.Candidate != nil {
 		generationText(b, row, *s.Candidate, now)
 	}

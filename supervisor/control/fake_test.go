@@ -189,7 +189,7 @@ func sample() Status {
 			Name: "http", Network: "tcp", Address: "127.0.0.1:80", Learned: true, Shared: "because",
 			Lanes: []Lane{{Number: 1, Generation: 7, Steered: true, Queue: 2, Backlog: 4096}},
 		}},
-		Current: &g, Candidate: &g, Draining: []Generation{g}, Deadline: &at, DeadlineOf: "start", Restarts: 1, Failures: 2,
+		Current: &g, Candidate: &g, Standby: &g, Draining: []Generation{g}, Deadline: &at, DeadlineOf: "start", Restarts: 1, Failures: 2,
 		LastExit: &LastExit{Status: 137, Signal: "SIGKILL", Reason: "killed by SIGKILL", When: when, Generation: 6, LastLines: []string{"oh"}},
 		Rollouts: Rollouts{Done: 3, Failed: 1, Current: &Rollout{From: 1, To: 2, Cause: "c", Started: when, Ended: &at, OK: true, Reason: "r"}, Last: &Rollout{From: 1, To: 2, Cause: "c", Started: when, Ended: &at, OK: true, Reason: "r"}},
 	}

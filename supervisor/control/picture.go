@@ -36,7 +36,8 @@ type Service struct {
 
 	Current   *Generation  `json:"current"`
 	Candidate *Generation  `json:"candidate"`
-	Draining  []Generation `json:"draining"` // old ones, draining or told to stop
+	Standby   *Generation  `json:"standby,omitempty"` // waits, ready or on its way to it, for the current one to die
+	Draining  []Generation `json:"draining"`          // old ones, draining or told to stop
 
 	// Deadline is when something happens by itself: the next start in state
 	// backoff, else the earliest of the generations'. DeadlineOf says what.
@@ -81,7 +82,7 @@ type Lane struct {
 type Generation struct {
 	Generation int       `json:"generation"`
 	PID        int       `json:"pid"`   // main process
-	Role       string    `json:"role"`  // current, candidate, old
+	Role       string    `json:"role"`  // current, candidate, standby, old
 	State      string    `json:"state"` // spawned, waiting, ready, draining, killing
 	Since      time.Time `json:"since"` // of State
 

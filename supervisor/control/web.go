@@ -47,7 +47,7 @@ func (r reader) Status(ctx context.Context, services []string) (Status, error) {
 	for i := range st.Services {
 		s := &st.Services[i]
 		s.Command = nil
-		for _, g := range []*Generation{s.Current, s.Candidate} {
+		for _, g := range []*Generation{s.Current, s.Candidate, s.Standby} {
 			if g != nil {
 				g.Processes = nil
 			}

@@ -67,18 +67,22 @@ func Text(st control.Status, tallies map[string]Tally) []byte {
 	gauge("supervise_failures", "failures in a row", func(s *control.Service) float64 { return float64(s.Failures) })
 	byRole := func(name, help string, value func(g *control.Generation) float64) {
 		services(name, "gauge", help, func(s *control.Service) {
-			var current, candidate, old float64
+			var current, candidate, standby, old float64
 			if s.Current != nil {
 				current = value(s.Current)
 			}
 			if s.Candidate != nil {
 				candidate = value(s.Candidate)
 			}
+			if s.Standby != nil {
+				standby = value(s.Standby)
+			}
 			for i := range s.Draining {
 				old += value(&s.Draining[i])
 			}
 			w.sample(name, current, "service", s.Name, "role", "current")
 			w.sample(name, candidate, "service", s.Name, "role", "candidate")
+			w.sample(name, standby, "service", s.Name, "role", "standby")
 			w.sample(name, old, "service", s.Name, "role", "old")
 		})
 	}

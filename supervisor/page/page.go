@@ -15,5 +15,5 @@ func HTML() string { return html }
 // Header are the header lines that belong to it, each with its CR LF: nothing but
 // its own script runs, and nobody frames it.
 const Header = "Content-Security-Policy: default-src 'none'; connect-src 'self'; img-src data:; style-src 'unsafe-inline'; " +
-	"script-src 'sha256-baw8tz6T6W27ZTHBPPnK0KkYuT2ijGhuZmVk1jOQpmQ='; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n" +
+	"script-src 'sha256-K5s7lF+DwFlZbFoByjZ8G44y872CLIKAFp6iFuR73Lw='; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n" +
 	"Referrer-Policy: no-referrer\r\n"
