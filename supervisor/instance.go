@@ -73,6 +73,7 @@ type instance struct {
 
 	watching context.CancelFunc // readiness
 	watchCtx context.Context    // of watching
+	slow     *timer             // looks at it if it takes long to be ready; nil: does not
 	gate     context.CancelFunc
 	quiesced *listen.Quiesced // shared listeners that it was silenced on
 	muted    []*listen.Socket // sockets that end with it, and take no new connections

@@ -32,6 +32,9 @@ func (r *runner) becameReady(in *instance, how string, evidence bool) {
 	if in.watching != nil {
 		in.watching()
 	}
+	if in.slow != nil { // else we would wake up for nothing
+		r.timers.set(in.slow, time.Time{})
+	}
 	for lane := range in.listening { // what it bound by itself: the next one must, too
 		if r.served == nil {
 			r.served = map[*listen.Socket]bool{}
@@ -57,7 +60,12 @@ func (r *runner) watchReady(in *instance) {
 		return // it is ready when its first process has ended
 	}
 	if in.n == 1 { // one that came after another is slow for other reasons
-		r.lookAfter(ctx, unservedSlow, func() { r.lookForUnserved(ctx, in, 1) })
+		in.slow = &timer{index: -1, f: func() {
+			if ctx.Err() == nil {
+				r.lookForUnserved(ctx, in, 1)
+			}
+		}}
+		r.timers.set(in.slow, time.Now().Add(unservedSlow))
 	}
 	if kind == config.ReadyAuto && (r.cfg.Type == config.Notify || r.cfg.Type == config.NotifyReload) {
 		kind = config.ReadyNotify
