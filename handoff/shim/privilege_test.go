@@ -46,7 +46,7 @@ func TestPrivileges(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			unix.Close(spec.Files[1])
+			closeOutput(spec)
 			text, _ := io.ReadAll(out)
 			if ws, err := finish(t, c); err != nil || ws != 0 {
 				t.Fatalf("ended with %#x, %v", ws, err)

@@ -35,8 +35,18 @@ func playing(t testing.TB, part string) (*Spec, *bufio.Reader) {
 		spec.Path = exe
 	}
 	spec.Files = []int{0, w, 2}
-	t.Cleanup(func() { unix.Close(w) })
+	t.Cleanup(func() {
+		if spec.Files[1] == w { // else it is closed, and its number may be another's by now
+			unix.Close(w)
+		}
+	})
 	return spec, bufio.NewReader(os.NewFile(uintptr(r), "output"))
+}
+
+// closeOutput closes our copy of the child's output, once.
+func closeOutput(spec *Spec) {
+	unix.Close(spec.Files[1])
+	spec.Files[1] = -1
 }
 
 func pipe(t testing.TB) (r, w int) {
@@ -94,7 +104,7 @@ func run(t testing.TB, spec *Spec, out *bufio.Reader) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unix.Close(spec.Files[1])
+	closeOutput(spec)
 	text, err := io.ReadAll(out)
 	if err != nil {
 		t.Fatal(err)

@@ -28,7 +28,7 @@ func TestEnvironment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unix.Close(spec.Files[1])
+	closeOutput(spec)
 	text, _ := io.ReadAll(out)
 	pid := strconv.Itoa(c.PID)
 	want := []string{
@@ -229,7 +229,7 @@ func TestSignalsAreDefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unix.Close(spec.Files[1])
+	closeOutput(spec)
 	raw, _ := io.ReadAll(out)
 	finish(t, c)
 	text := string(raw)
@@ -460,7 +460,7 @@ func TestWays(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			unix.Close(spec.Files[1])
+			closeOutput(spec)
 			text, _ := io.ReadAll(out)
 			finish(t, c)
 			if want := fmt.Sprintf("%d = %d\n", c.PID, c.PID); string(text) != want {
@@ -499,7 +499,7 @@ func TestDecimal(t *testing.T) {
 			t.Fatal(errno)
 		}
 		unix.Close(p[1])
-		unix.Close(spec.Files[1])
+		closeOutput(spec)
 		text, _ := io.ReadAll(out)
 		finish(t, c)
 		if want := strconv.FormatUint(v, 10) + "\n"; string(text) != want {
