@@ -10,6 +10,10 @@ import "time"
 // A standby is of the code and configuration of its start. So a rollout does not
 // take it over: it ends it, and the one that follows is of the new code.
 
+// standbyEager is how many failures in a row are followed by the next standby at
+// once.
+const standbyEager = 2
+
 // standbyAgain is the shortest wait after a standby that failed.
 const standbyAgain = time.Second
 
@@ -89,7 +93,9 @@ func (s *service) takeOver(now time.Time, g *generation, delay time.Duration) bo
 	s.standby, next.standby = nil, false
 	s.current = next
 	s.standbyFails = 0
-	if delay > 0 { // what dies again and again is not started again and again
+	// What dies again and again is not started again and again. Else the next one is
+	// started at once: it serves the clients in the queue of the dead one.
+	if s.failures > standbyEager {
 		s.standbyAt = now.Add(delay)
 	}
 	s.since = now
