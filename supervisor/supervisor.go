@@ -105,7 +105,7 @@ func newLoop(o Options) (*loop, error) {
 	if o.Control != NoControl {
 		l.log = &noting{Logger: o.Log, notes: l.desk.notes}
 	}
-	l.tidy = timer{index: -1, f: func() { l.children.Go(debug.FreeOSMemory) }}
+	l.tidy = timer{index: -1, f: func() { l.children.Go(restMemory) }}
 	for _, cfg := range o.Services {
 		var members []*runner
 		for _, c := range expand(cfg) {
