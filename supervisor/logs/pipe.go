@@ -80,15 +80,34 @@ func newPipe(r int, d dest, prefix string, o Options, out *Output) (*pipe, error
 // copy is the goroutine. It ends when nothing more can come, and when there is
 // nothing now.
 func (p *pipe) copy() {
+	busy := false // something came since it lingered
 	for p.write() {
 		p.mu.Lock()
-		parked := len(p.queue) == 0 && !p.eof && p.read(p.fd, chunk) == 0 && !p.eof && p.park()
+		nothing := len(p.queue) == 0 && !p.eof && p.read(p.fd, chunk) == 0 && !p.eof
+		if nothing && busy && !p.closed {
+			p.mu.Unlock()
+			busy = false
+			p.linger()
+			continue
+		}
+		parked := nothing && p.park()
 		p.mu.Unlock()
 		if parked {
 			return
 		}
+		busy = true
 	}
 	p.through()
+}
+
+// lingerFor is how long more is waited for after something came. To park and to
+// be woken costs four system calls and a goroutine, for each write of a child
+// that writes much.
+const lingerFor = time.Millisecond
+
+func (p *pipe) linger() {
+	fds := [...]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}
+	_, _ = unix.Poll(fds[:], int(lingerFor/time.Millisecond))
 }
 
 // park ends the goroutine until there is something to read. Called with mu held.
@@ -104,6 +123,11 @@ func (p *pipe) park() bool {
 		return false
 	}
 	p.parked = id
+	// Nothing is kept while nothing comes: there may be thousands of pipes.
+	p.queue = nil
+	if p.held = p.held[:len(p.held):len(p.held)]; len(p.held) == 0 {
+		p.held = nil
+	}
 	return true
 }
 
@@ -234,9 +258,9 @@ func (p *pipe) write() bool {
 		}
 		spare = out
 	}
-	p.queue = nil // nothing is kept while nothing comes: there may be thousands of pipes
-	if p.held = p.held[:len(p.held):len(p.held)]; len(p.held) == 0 {
-		p.held = nil
+	p.queue = nil
+	if cap(spare) <= 4*chunk { // else a drain made it large
+		p.queue = spare[:0]
 	}
 	for _, w := range p.waiters {
 		close(w)
