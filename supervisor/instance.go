@@ -42,6 +42,7 @@ type instance struct {
 	pid    int // main process; 0 before the fork
 	pidfd  int // -1 when there is none
 	exited bool
+	lookAt time.Time // when its end is looked at, see mayBeStopped
 
 	launched bool // of Type=forking: the process that was started has exited
 	empty    bool

@@ -2,6 +2,8 @@ package supervisor
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -92,6 +94,9 @@ func (l *loop) reap() {
 		if r.launched(in, exitOf(e)) || r.succeeded(in, exitOf(e)) {
 			continue // it is an orphan now, like others
 		}
+		if r.mayBeStopped(in, exitOf(e)) {
+			return // until it is looked at again
+		}
 		r.exit(in, exitOf(e))
 		l.decide() // act: the next generation may start now
 		delete(l.mains, e.PID)
@@ -102,6 +107,34 @@ func (l *loop) reap() {
 		r.dropPidfd(in)
 		r.checkEmpty(in)
 	}
+}
+
+// stopPause is how long a stop signal of ours may take from the kernel to the
+// loop, on a busy machine.
+const stopPause = 50 * time.Millisecond
+
+// mayBeStopped puts off looking at the end of a main process that a stop of us
+// would explain. systemd with KillMode=control-group signals us first and then
+// the command, but our signal comes by way of the runtime, and the command may be
+// seen dead before: that would be an end by itself, with the status of the signal.
+func (r *runner) mayBeStopped(in *instance, e Exit) bool {
+	stopped := e.Signal == int(unix.SIGTERM) || e.Signal == int(r.cfg.KillSignal) || e.Code == 128+int(unix.SIGTERM) || e == Exit{}
+	if !stopped || r.s.stop != nil || in.exited || !r.managed() {
+		return false
+	}
+	if in.lookAt.IsZero() {
+		in.lookAt = time.Now().Add(stopPause)
+		if in.pidfd >= 0 {
+			r.poll.remove(in.pidfd) // it would wake us all the while
+		}
+		r.after(stopPause, r.reap)
+	}
+	return time.Now().Before(in.lookAt)
+}
+
+// managed says that a systemd started us: systemd.exec(5).
+func (l *loop) managed() bool {
+	return slices.ContainsFunc(l.environ, func(kv string) bool { return strings.HasPrefix(kv, "INVOCATION_ID=") })
 }
 
 // reapBatch bounds how many orphans are reaped before anything else has its turn.
