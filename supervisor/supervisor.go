@@ -262,7 +262,7 @@ func (r *runner) check() error {
 // checkSupported refuses what the configuration knows and this version does not do.
 func checkSupported(cfg *config.Service) error {
 	if cfg.Standby && (cfg.Type == config.Oneshot || len(cfg.Condition)+len(cfg.StartPre) > 0) {
-		return errors.New("Standby= is not possible with Type=oneshot, ExecCondition= or ExecStartPre=, which are for a start that is meant")
+		return errors.New("cannot do Standby= with Type=oneshot, ExecCondition= or ExecStartPre=: they are for a start that is meant")
 	}
 	return checkHandoff(cfg)
 }
