@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,10 +42,15 @@ type journalDest struct {
 	fixed []byte // fields that are the same for each line
 	pid   *atomic.Int64
 
+	waits int // milliseconds that were waited for the pid
+
 	sock int // -1 when there is none
 	held []byte
 	msg  []byte
 }
+
+// maxWaits bounds, once for each output, how long its pid is waited for.
+const maxWaits = 100
 
 func newJournalDest(j Journal, pid *atomic.Int64) *journalDest {
 	d := &journalDest{path: j.Socket, pid: pid, sock: -1}
@@ -136,6 +142,9 @@ func (d *journalDest) send(line []byte, why string) error {
 	m = append(append(m, "PRIORITY="...), priority, '\n')
 	if facility >= 0 {
 		m = append(strconv.AppendInt(append(m, "SYSLOG_FACILITY="...), int64(facility), 10), '\n')
+	}
+	for ; d.pid.Load() == 0 && d.waits < maxWaits; d.waits++ {
+		time.Sleep(time.Millisecond) // it writes already, and our side of the fork has not returned
 	}
 	if pid := d.pid.Load(); pid > 0 {
 		m = append(strconv.AppendInt(append(m, "OBJECT_PID="...), pid, 10), '\n')
