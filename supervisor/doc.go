@@ -1,9 +1,11 @@
-// Package supervisor is the loop and the decisions: it runs one service so
-// that its port never closes and no client sees its restarts.
+// Package supervisor is the loop and the decisions: it runs services so that
+// their ports never close and no client sees their restarts.
 //
 // # How to read it
 //
-// One goroutine (loop.go) owns all state. Whatever blocks is a file
+// One goroutine (loop.go) owns all state: what all services share is the loop's,
+// what belongs to one is its runner's (runner.go); order.go has them wait for one
+// another, crew.go makes several instances of one. Whatever blocks is a file
 // descriptor in its epoll set or a small goroutine that ends in one event
 // (event.go). For each event the loop calls
 //
