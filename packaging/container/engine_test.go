@@ -219,7 +219,7 @@ func (b box) start(t *testing.T, memory int64) *container {
 	}
 	openWay(t, b.Root)
 	openWay(t, exe)
-	// It waits to be let go until it is where its memory is limited.
+	// It waits to be let go until it is where its memory will be limited.
 	wait, release, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -227,7 +227,7 @@ func (b box) start(t *testing.T, memory int64) *container {
 	defer release.Close()
 	defer wait.Close()
 	c.cmd.Stdin = wait
-	group := limited(t, memory)
+	group, limit := limited(t, memory)
 	if err := c.cmd.Start(); err != nil {
 		if strings.Contains(err.Error(), "operation not permitted") || strings.Contains(err.Error(), "no space left") {
 			t.Skip("no user namespace can be made here:", err)
@@ -241,6 +241,15 @@ func (b box) start(t *testing.T, memory int64) *container {
 		}
 	}
 	go func() { _ = c.cmd.Wait(); close(c.dead) }()
+	release.Close()
+	if group != "" {
+		// The limit is for what runs in the container, and not for the test binary
+		// that plays the engine: under the race detector it would not fit.
+		c.awaitExec(exe)
+		if err := limit(); err != nil {
+			t.Error(err)
+		}
+	}
 	t.Cleanup(func() {
 		_ = c.cmd.Process.Kill() // the end of PID 1 is the end of all
 		<-c.dead
@@ -249,6 +258,16 @@ func (b box) start(t *testing.T, memory int64) *container {
 		}
 	})
 	return c
+}
+
+// awaitExec waits until PID 1 runs another program than exe, or is dead.
+func (c *container) awaitExec(exe string) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if now, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", c.pid)); err != nil || now != exe {
+			return
+		}
+	}
+	c.t.Error("the container does not begin")
 }
 
 // openWay lets the users of the container come to a path: t.TempDir is closed
@@ -266,10 +285,10 @@ func openWay(t *testing.T, path string) {
 	}
 }
 
-// limited makes a control group with so much memory, as engines do, and gives
-// its directory; it is removed at the end of the test. Memory is a controller of
+// limited makes a control group, as engines do, and gives its directory and what
+// limits its memory; it is removed at the end of the test. Memory is a controller of
 // cgroup v2 or of v1; "" where neither has it.
-func limited(t *testing.T, memory int64) string {
+func limited(t *testing.T, memory int64) (group string, set func() error) {
 	t.Helper()
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -297,8 +316,8 @@ func limited(t *testing.T, memory int64) string {
 		remove := func() error { return os.Remove(dir) }
 		file, err := os.OpenFile(filepath.Join(dir, limit), os.O_WRONLY, 0)
 		if err == nil {
-			_, err = fmt.Fprint(file, memory)
-			file.Close()
+			t.Cleanup(func() { file.Close() })
+			_, err = fmt.Fprint(file, 1<<40) // whether it can be
 		}
 		if err != nil {
 			why = append(why, err, remove())
@@ -315,10 +334,13 @@ func limited(t *testing.T, memory int64) string {
 				}
 			}
 		})
-		return dir
+		return dir, func() error {
+			_, err := fmt.Fprint(file, memory)
+			return err
+		}
 	}
 	t.Logf("memory cannot be limited here: %v", why)
-	return ""
+	return "", nil
 }
 
 // inside runs the test binary with an environment in the network of the
