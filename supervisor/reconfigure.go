@@ -119,7 +119,10 @@ func (l *loop) try(ch *change) error {
 		return err
 	}
 	if ch.r == nil {
-		return ch.with.openListeners(nil)
+		if err := ch.with.openListeners(nil); err != nil {
+			return err
+		}
+		return ch.with.openHandoff()
 	}
 	set := ch.r.set
 	if set == nil {
@@ -156,7 +159,7 @@ func sameSocket(a, b config.Socket) bool {
 // undo closes what try opened.
 func (ch *change) undo() {
 	if ch.r == nil {
-		ch.with.closeListeners()
+		ch.with.giveBack()
 		return
 	}
 	for _, one := range ch.opened {

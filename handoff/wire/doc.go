@@ -47,8 +47,8 @@
 // A tableflip program could also be left alone, its bind(2) answered by
 // interception. Measured, three rollouts with 20 requests of 2.6 to 4 s under way in each: as
 // its parent 60 of 60 were answered, by interception alone 15 (its SIGTERM is
-// the end of it, and the gate waits for 2 s); ready after 4 to 12 ms, by its own word,
-// against 80 to 200 ms, by being seen. So auto is its parent, with
+// the end of it, and the gate waits for 2 s); and it is ready by its own word, not
+// by being seen. So auto is its parent, with
 // interception beside it for what it asks in a spelling that nobody thought of.
 //
 // # Addresses are texts
